@@ -1,0 +1,141 @@
+"""The record that every system is, and what it passes to trainer and evaluator.
+
+A system is built once by `make(config, data_info)`; training and evaluation see
+this record and nothing else.  See docs/extending.md.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+PyTree = Any
+
+
+class Loss(NamedTuple):
+  """What a training step minimises, one row an example.
+
+  Attributes:
+    nats: `[batch]`, the example's loss summed over its tokens, in nats.
+    weight: `[batch]`, the number of tokens that the loss is about.
+    terms: name to `(sum, weight)`, both `[batch]`: parts worth logging.
+    stats: pytree of `[batch, ...]` that `System.update_aux` consumes.
+  """
+
+  nats: Array
+  weight: Array
+  terms: Mapping[str, tuple[Array, Array]] = {}
+  stats: PyTree = ()
+
+
+class Bound(NamedTuple):
+  """An unbiased estimate of an upper bound on -log p, one row an example.
+
+  Attributes:
+    nats: `[batch]`, nats a sequence.
+    weight: `[batch]`, tokens counted in the sequence.
+    terms: name to `[batch]`, nats; the terms sum to `nats`.
+    stats: pytree of `[batch, ...]` that `System.update_aux` consumes.
+  """
+
+  nats: Array
+  weight: Array
+  terms: Mapping[str, Array] = {}
+  stats: PyTree = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+  """What to sample.
+
+  Attributes:
+    length: tokens a sequence.
+    seeds: `[n]` integers, one a sequence; a sequence depends on its own seed
+      alone, so a batch gives the tokens that single requests give.
+    tokens: `[n, length]` int32 or None, the prompt.
+    given: `[n, length]` bool or None, True where `tokens` is clamped.
+    start: `[n, length]` int32 or None, an initial state that is not clamped.
+    source: `[n, source_length]` int32 or None, for sequence-to-sequence.
+    label: `[n]` int32 or None.
+    guidance_scale: strength of the guides.
+    guides: functions `(x_t, level) -> log p(c | x_t)`, `[n]`.
+    method: sampler's name.
+    steps: reverse steps.
+    batch_size: rows of the one compiled shape; requests are padded to it.
+    record_path: keep every intermediate state in `Samples.path`.
+    options: further options of the sampler.
+  """
+
+  length: int
+  seeds: Any
+  tokens: Any = None
+  given: Any = None
+  start: Any = None
+  source: Any = None
+  label: Any = None
+  guidance_scale: float = 1.0
+  guides: tuple[Callable, ...] = ()
+  method: str = 'tweedie'
+  steps: int = 64
+  batch_size: int | None = None
+  record_path: bool = False
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Samples(NamedTuple):
+  """What came out of a request.
+
+  Attributes:
+    tokens: `[n, length]` int32.
+    lengths: `[n]` int32, tokens that count in each row.
+    path: `[steps + 2, n, length]` int32 or None: the start, the state after
+      each step, and the final denoising.
+    calls: network calls a sequence.
+  """
+
+  tokens: Any
+  lengths: Any
+  path: Any = None
+  calls: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class System:
+  """A text-diffusion system as functions over explicit parameters.
+
+  Attributes:
+    init: `(key) -> (params, aux)`.
+    loss: `(params, aux, key, batch) -> Loss`; `key` is the step's key.
+    update_aux: `(aux, stats) -> aux` each step, or None; `stats` are those of
+      the whole global batch in order of index.
+    refresh: `(params, aux) -> aux` on the host every
+      `config.training.refresh_every` steps, or None.
+    bound: `(params, aux, key, batch) -> Bound`, or None where the system has no
+      likelihood.
+    sample: `(params, aux, request) -> Samples`, called on the host, or None.
+    prepare: `(seed, step, index, example) -> example`, host-side corruption, a
+      pure function of its arguments, or None.
+    tasks: further modes of `main`: `(params, aux, options, tokenizer) ->` a
+      JSON-able dict.
+    score_fn: `(params, aux) -> (x_t, sigma) -> log_score`, or None for systems
+      without one.
+    export: `(params, path)` writes a checkpoint in the original's layout, or
+      None.
+    load_pretrained: `(path) -> params` reads one, or None.
+  """
+
+  init: Callable[..., Any]
+  loss: Callable[..., Loss]
+  update_aux: Callable[..., PyTree] | None = None
+  refresh: Callable[..., PyTree] | None = None
+  bound: Callable[..., Bound] | None = None
+  sample: Callable[..., Samples] | None = None
+  prepare: Callable[..., Any] | None = None
+  tasks: Mapping[str, Callable[..., Any]] = dataclasses.field(
+    default_factory=dict
+  )
+  score_fn: Callable[..., Any] | None = None
+  export: Callable[..., None] | None = None
+  load_pretrained: Callable[..., PyTree] | None = None
