@@ -1,0 +1,19 @@
+"""Loss kernels: arrays in, nats a token or a sequence out."""
+
+from sedd_jax.losses.score_matching import (
+  dwdse,
+  implicit_score_entropy,
+  sample_noisy,
+  score_entropy,
+  score_entropy_exact,
+  score_entropy_from_features,
+)
+
+__all__ = [
+  'dwdse',
+  'implicit_score_entropy',
+  'sample_noisy',
+  'score_entropy',
+  'score_entropy_exact',
+  'score_entropy_from_features',
+]

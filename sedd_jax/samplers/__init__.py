@@ -1,0 +1,21 @@
+"""Samplers: the reverse process, step by step."""
+
+from sedd_jax.samplers import euler, time_grids, tweedie
+from sedd_jax.samplers.loop import (
+  GRIDS,
+  METHODS,
+  jump_probs,
+  reverse_probs,
+  sample,
+)
+
+__all__ = [
+  'GRIDS',
+  'METHODS',
+  'euler',
+  'jump_probs',
+  'reverse_probs',
+  'sample',
+  'time_grids',
+  'tweedie',
+]

@@ -1,0 +1,111 @@
+"""Rules on shapes, checked before anything is computed."""
+
+import math
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from sedd_jax.core import numerics
+
+
+def is_tokens(x: ArrayLike) -> bool:
+  """True for integer tokens, False for a distribution over symbols."""
+  return jnp.issubdtype(jnp.result_type(x), jnp.integer)
+
+
+def level_for(tokens: Array, level: ArrayLike, name: str = 'level') -> Array:
+  """A noise level shaped to broadcast against `tokens`.
+
+  Args:
+    tokens: `[..., length]`.
+    level: a scalar, or an array of the tokens' rank that broadcasts to them.
+    name: what the caller calls it, for the message.
+
+  Returns:
+    The level as a float array of rank 0 or of the tokens' rank.
+
+  Raises:
+    ValueError: for a level of another rank or one that does not broadcast.
+  """
+  level = numerics.as_float(level)
+  if level.ndim and level.ndim != tokens.ndim:
+    raise ValueError(
+      f'{name} has shape {level.shape} for tokens of shape {tokens.shape}: '
+      'give a scalar or the rank of the tokens (for one level a sequence, '
+      f'{name}[:, None])'
+    )
+  if level.ndim:
+    for have, want in zip(level.shape, tokens.shape):
+      if have not in (1, want):
+        raise ValueError(
+          f'{name} of shape {level.shape} does not broadcast to tokens of '
+          f'shape {tokens.shape}'
+        )
+  return level
+
+
+def increment(start: ArrayLike, stop: ArrayLike, tokens: Array) -> Array:
+  """stop - start for two levels, 0 where they are equal, also at infinity.
+
+  Args:
+    start: level of the earlier state; see `level_for`.
+    stop: level of the later state.
+    tokens: `[..., length]`, the tokens that the levels belong to.
+
+  Returns:
+    The difference, of rank 0 or of the tokens' rank.
+
+  Raises:
+    ValueError: for a bad shape, or Python numbers with start > stop.
+  """
+  if isinstance(start, (int, float)) and isinstance(stop, (int, float)):
+    if start > stop or math.isnan(start) or math.isnan(stop):
+      raise ValueError(
+        f'levels must not decrease: start {start} is above stop {stop}'
+      )
+  start = level_for(tokens, start, 'start')
+  stop = level_for(tokens, stop, 'stop')
+  start, stop = _same_rank(start, stop)
+  return jnp.where(start == stop, 0, stop - jnp.where(start == stop, 0, start))
+
+
+def _same_rank(a: Array, b: Array) -> tuple[Array, Array]:
+  rank = max(a.ndim, b.ndim)
+  return (
+    a.reshape((1,) * (rank - a.ndim) + a.shape),
+    b.reshape((1,) * (rank - b.ndim) + b.shape),
+  )
+
+
+def expand(level: Array, like: Array) -> Array:
+  """A level with the trailing axes that `like` has beyond the tokens.
+
+  Args:
+    level: rank 0 or the tokens' rank.
+    like: `[..., length, n]`.
+
+  Returns:
+    The level, of rank 0 or of `like`'s rank.
+  """
+  return level[..., None] if level.ndim else level.reshape((1,) * like.ndim)
+
+
+def along_last(vector: Array, like: Array) -> Array:
+  """A vector `[n]` with the rank of `like` `[..., n]`, for broadcasting."""
+  return vector.reshape((1,) * (like.ndim - 1) + (-1,))
+
+
+def require_last_axis(x: Array, sizes: tuple[int, ...], name: str) -> None:
+  """Raises ValueError unless the last axis of `x` has one of `sizes`."""
+  if x.ndim == 0 or x.shape[-1] not in sizes:
+    allowed = ' or '.join(str(size) for size in dict.fromkeys(sizes))
+    raise ValueError(
+      f'{name} has shape {x.shape}: its last axis must have {allowed} entries'
+    )
+
+
+def require_tokens(x: Array, name: str) -> None:
+  """Raises ValueError unless `x` has an integer dtype."""
+  if not is_tokens(x):
+    raise ValueError(f'{name} must be integer tokens, not {jnp.result_type(x)}')

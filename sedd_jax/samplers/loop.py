@@ -1,0 +1,257 @@
+"""The reverse process: the only scan over steps, and the only place that clips.
+
+A step's function gives raw weights of the next states; here they are clipped at
+0, drawn from with the stay class apart (`core.categorical.transition`), and
+clamped to what is given.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from sedd_jax.core import categorical, numerics
+from sedd_jax.core import keys as keys_lib
+from sedd_jax.noise_schedules import Continuous
+from sedd_jax.processes import TokenProcess, base
+from sedd_jax.samplers import euler, time_grids, tweedie
+
+ScoreFn = Callable[[Array, Array], Array]
+
+
+def _tweedie(process, schedule, x_t, log_score, t, s):
+  return tweedie.transition_probs(
+    process, x_t, log_score, schedule.total(t), schedule.total(s)
+  )
+
+
+def _euler(process, schedule, x_t, log_score, t, s):
+  rate_dt = schedule.rate(t) * (t - s)
+  return euler.transition_probs(process, x_t, log_score, rate_dt)
+
+
+METHODS = {'tweedie': _tweedie, 'euler': _euler}
+GRIDS = ('uniform', 'reference')
+
+# Where the released code ends, below the times that it trained on.
+_REFERENCE_T_MIN = 1e-5
+
+
+def reverse_probs(
+  process: TokenProcess,
+  schedule: Continuous,
+  x_t: Array,
+  log_score: Array,
+  t: Array,
+  s: Array,
+  *,
+  method: str = 'tweedie',
+) -> Array:
+  """Weights of the state at time s given x_t at time t, clipped at 0.
+
+  Args:
+    process: uniform or absorbing noise.
+    schedule: total noise in time.
+    x_t: `[..., length]` int32.
+    log_score: `[..., length, num_states]` at time t.
+    t: time of x_t, a scalar.
+    s: time to go to, a scalar below t.
+    method: a name in `METHODS`.
+
+  Returns:
+    `[..., length, num_states]`, non-negative, not normalised.
+  """
+  weights = METHODS[method](process, schedule, x_t, log_score, t, s)
+  return jnp.maximum(weights, 0)
+
+
+def jump_probs(
+  process: TokenProcess,
+  schedule: Continuous,
+  x_t: Array,
+  log_score: Array,
+  t: Array,
+  s: Array,
+  *,
+  method: str = 'tweedie',
+) -> Array:
+  """Weights of the first step of absorbing noise, from infinite noise to s.
+
+  A share alpha_bar(t) of the tokens is clean at t = 1, so the all-masked start
+  is a state at infinite noise.  The step jumps from there to the level of t,
+  revealing each mask with probability alpha_bar(t), and goes on to s, all by
+  the scores at t.
+
+  Args:
+    process: absorbing noise.
+    schedule: total noise in time.
+    x_t: `[..., length]` int32.
+    log_score: `[..., length, num_states]` at time t.
+    t: time whose level the network is given, a scalar.
+    s: time to go to, a scalar below t.
+    method: a name in `METHODS`.
+
+  Returns:
+    `[..., length, num_states]`, rows summing to 1.
+  """
+  weights = reverse_probs(
+    process, schedule, x_t, log_score, t, s, method=method
+  )
+  stepped, _ = numerics.safe_normalize(weights)
+  revealed = tweedie.decoder_probs(
+    process, x_t, log_score, schedule.total(t), delta=0.0
+  )
+  alpha_bar = schedule.alpha_bar(t)
+  return alpha_bar * _with_mask(process, revealed) + (1 - alpha_bar) * stepped
+
+
+def _with_mask(process: TokenProcess, probs: Array) -> Array:
+  missing = process.num_states - probs.shape[-1]
+  return jnp.pad(probs, [(0, 0)] * (probs.ndim - 1) + [(0, missing)])
+
+
+def sample(
+  score_fn: ScoreFn,
+  key: Array,
+  shape: tuple[int, int],
+  *,
+  process: TokenProcess,
+  schedule: Continuous,
+  steps: int = 64,
+  method: str = 'tweedie',
+  tokens: Array | None = None,
+  given: Array | None = None,
+  start: Array | None = None,
+  t_min: float = 1e-3,
+  grid: str = 'uniform',
+  delta: float = 1e-6,
+  return_path: bool = False,
+  draw_fn: Callable[[Array, Array, Array, Array], Array] | None = None,
+) -> Array:
+  """Draws sequences by the reverse process, one jit-able scan.
+
+  `steps` steps on an even grid from t = 1 to t_min and a final denoising by
+  `tweedie.decoder_probs`: steps + 1 calls of score_fn.  For absorbing noise the
+  first step starts at infinite noise (`jump_probs`).
+
+  Args:
+    score_fn: `(x_t [batch, length], sigma [batch]) -> log_score
+      [batch, length, num_states]`.
+    key: one typed key (row i uses fold_in(key, i)), or one a row.
+    shape: (batch, length).
+    process: uniform or absorbing noise.
+    schedule: total noise in time.
+    steps: reverse steps.
+    method: 'tweedie' or 'euler'.
+    tokens: `[batch, length]` int32, the prompt where `given`.
+    given: `[batch, length]` bool, True where the result is clamped to `tokens`.
+    start: `[batch, length]` int32, an initial state in place of a draw from the
+      prior; not clamped.
+    t_min: the last time; that of the training loss and of the bound.
+    grid: 'uniform', or 'reference' for the released code's: down to 1e-5, from
+      the level of t = 1 with no jump, and a denoising without `delta`.
+    delta: share of the uniform distribution in the last denoising.
+    return_path: return every state, not the last one alone.
+    draw_fn: `(keys [batch], weights, x_t, step) -> x_s` in place of the
+      draw, to replay given randomness.
+
+  Returns:
+    int32 `[batch, length]`, data symbols only; with return_path `[steps + 2,
+    batch, length]`: the start, the state after each step, and the result.
+
+  Raises:
+    ValueError: for an unknown name or arguments that do not fit.
+
+  >>> import jax
+  >>> import jax.numpy as jnp
+  >>> from sedd_jax import noise_schedules, processes
+  >>> process = processes.Uniform(vocab_size=4)
+  >>> schedule = noise_schedules.Geometric()
+  >>> flat = lambda x_t, sigma: jnp.zeros((*x_t.shape, 4))
+  >>> sample(
+  ...   flat, jax.random.key(0), (2, 3), process=process, schedule=schedule,
+  ...   steps=4
+  ... ).shape
+  (2, 3)
+  """
+  _check(shape, process, steps, method, tokens, given, start, grid, t_min)
+  batch, length = shape
+  reference = grid == 'reference'
+  if reference:
+    t_min, delta = _REFERENCE_T_MIN, 0.0
+  keys = keys_lib.row_keys(key, batch)
+  if draw_fn is None:
+    draw_fn = _draw
+  ts = time_grids.uniform(steps, t_min)
+
+  def clamp(x):
+    return x if given is None else jnp.where(given, tokens, x)
+
+  def first(x, log_score, t, s):
+    return jump_probs(process, schedule, x, log_score, t, s, method=method)
+
+  def inner(x, log_score, t, s):
+    return reverse_probs(process, schedule, x, log_score, t, s, method=method)
+
+  def last(x, log_score, t, s):
+    del s
+    probs = tweedie.decoder_probs(
+      process, x, log_score, schedule.total(t), delta
+    )
+    return _with_mask(process, probs)
+
+  # One network in the compiled program, whatever kind the step is.
+  jumps = base.has_mask(process) and not reference
+  kinds = jnp.full(steps + 1, 1).at[0].set(0 if jumps else 1).at[-1].set(2)
+
+  def advance(x, inputs):
+    step, kind, t, s = inputs
+    sigma = jnp.broadcast_to(schedule.total(t), (batch,))
+    log_score = numerics.as_float(score_fn(x, sigma))
+    weights = jax.lax.switch(kind, (first, inner, last), x, log_score, t, s)
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step + 1)
+    x = clamp(draw_fn(step_keys, weights, x, step)).astype(jnp.int32)
+    return x, (x if return_path else None)
+
+  if start is None:
+    prior_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+    start = jax.vmap(lambda k: process.sample_prior(k, (length,)))(prior_keys)
+  x = clamp(start).astype(jnp.int32)
+  inputs = (
+    jnp.arange(steps + 1),
+    kinds,
+    ts,
+    jnp.append(ts[1:], jnp.zeros((), ts.dtype)),
+  )
+  result, path = jax.lax.scan(advance, x, inputs)
+  return jnp.concatenate([x[None], path]) if return_path else result
+
+
+def _draw(keys, weights, x_t, step):
+  del step
+  return categorical.transition(keys, weights, x_t)
+
+
+def _check(shape, process, steps, method, tokens, given, start, grid, t_min):
+  if method not in METHODS:
+    raise ValueError(f'unknown method {method!r}: use {", ".join(METHODS)}')
+  if grid not in GRIDS:
+    raise ValueError(f'unknown grid {grid!r}: use {", ".join(GRIDS)}')
+  if not isinstance(process, base.Relaxing):
+    raise TypeError(
+      f'{type(process).__name__} has no score: use Uniform or Absorbing'
+    )
+  if len(shape) != 2:
+    raise ValueError(f'shape must be (batch, length), not {shape}')
+  if steps < 1:
+    raise ValueError(f'steps must be at least 1, not {steps}')
+  if not 0 < t_min < 1:
+    raise ValueError(f't_min must be in (0, 1), not {t_min}')
+  if (tokens is None) != (given is None):
+    raise ValueError('tokens and given go together: give both or neither')
+  for name, value in (('tokens', tokens), ('given', given), ('start', start)):
+    if value is not None and value.shape != tuple(shape):
+      raise ValueError(
+        f'{name} has shape {value.shape}, but shape is {tuple(shape)}'
+      )
