@@ -41,7 +41,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
       for a, b in pairs
     )
 
-  scored = sorted(((-likeness(other), other) for other in known))
+  scored = sorted((-likeness(other), other) for other in known)
   return [other for score, other in scored[:count] if score <= -0.6]
 
 
@@ -181,9 +181,15 @@ def build(
   Raises:
     ValueError: in one line, as `resolve` and `check_args`.
 
-  >>> build({'complex': complex}, 'complex', 'number', {'imag': 1.0},
-  ...       offered={'real': 2.0, 'vocab_size': 27})
-  (2+1j)
+  >>> def scaled(factor, vocab_size):
+  ...   return factor * vocab_size
+  >>> build({}, 'operator:add', 'process', {'a': 1, 'b': 2}, offered={})
+  Traceback (most recent call last):
+  ...
+  ValueError: process.args.a: add takes no argument 'a'; known: none
+  >>> build({'scaled': scaled}, 'scaled', 'process', {'factor': 2},
+  ...       offered={'vocab_size': 27, 'num_steps': 4})
+  54
   """
   target = resolve(table, name, kind)
   check_args(target, args, f'{kind}.args', offered)
