@@ -111,11 +111,24 @@ def transition(key: Array, probs: Array, x: Array) -> Array:
 
 def _transition(key: Array, probs: Array, x: Array) -> Array:
   whether_key, where_key = jax.random.split(key)
+  leave, away = split_off_stay(probs, x)
+  jumps = bernoulli(whether_key, leave, x.shape)
+  return jnp.where(jumps, _categorical(where_key, away), x).astype(x.dtype)
+
+
+def split_off_stay(probs: Array, x: Array) -> tuple[Array, Array]:
+  """Splits next-state weights into the chance to leave and where to.
+
+  Args:
+    probs: `[..., length, n]`, non-negative weights of the next states.
+    x: `[..., length]` int32, the present states.
+
+  Returns:
+    The probability to leave x `[..., length]` (0 for a row of zeros), and the
+    weights with the own entry at 0, `[..., length, n]`.
+  """
   own = jax.nn.one_hot(x, probs.shape[-1], dtype=bool)
   away = jnp.where(own, 0, probs)
   leave = jnp.sum(away, axis=-1)
-  stay = jnp.sum(jnp.where(own, probs, 0), axis=-1)
-  total = leave + stay
-  rate = jnp.where(total > 0, leave / jnp.where(total > 0, total, 1), 0)
-  jumps = bernoulli(whether_key, rate, x.shape)
-  return jnp.where(jumps, _categorical(where_key, away), x).astype(x.dtype)
+  total = leave + jnp.sum(jnp.where(own, probs, 0), axis=-1)
+  return jnp.where(total > 0, leave / jnp.where(total > 0, total, 1), 0), away

@@ -1,0 +1,104 @@
+"""Every schedule: its contract, and the released code's numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sedd_jax import noise_schedules
+from tests import golden_numbers
+
+EXAMPLES = [
+  pytest.param(example, id=f'{name}-{i}')
+  for name, schedule in noise_schedules.SCHEDULES.items()
+  for i, example in enumerate(schedule.examples())
+]
+
+
+@pytest.mark.parametrize('schedule', EXAMPLES)
+class TestContract:
+  def test_total_increases(self, schedule):
+    total = schedule.total(jnp.linspace(0, 1, 101))
+    assert np.all(np.diff(total) > 0) and total[0] >= 0
+
+  def test_rate_is_the_derivative_of_total(self, schedule, x64):
+    t = jnp.linspace(0.0, 1.0, 21)
+    slope = jax.vmap(jax.grad(schedule.total))(t)
+    np.testing.assert_allclose(schedule.rate(t), slope, rtol=1e-12)
+
+  def test_alpha_bar_is_exp_of_minus_total(self, schedule, x64):
+    t = jnp.linspace(0.0, 1.0, 21)
+    np.testing.assert_allclose(
+      schedule.alpha_bar(t), np.exp(-schedule.total(t)), rtol=1e-12
+    )
+
+  def test_float32_is_close_to_float64(self, schedule):
+    t = np.linspace(0.001, 1, 50)
+    single = np.array(schedule.total(jnp.asarray(t, jnp.float32)))
+    with jax.enable_x64(True):
+      exact = schedule.total(jnp.asarray(t.astype(np.float32), jnp.float64))
+    np.testing.assert_allclose(single, exact, rtol=1e-4)
+
+  def test_passes_through_jit_by_value(self, schedule):
+    traces = []
+
+    @jax.jit
+    def total(schedule, t):
+      traces.append(1)
+      return schedule.total(t)
+
+    copy = jax.tree.unflatten(
+      jax.tree.structure(schedule), jax.tree.leaves(schedule)
+    )
+    assert copy == schedule
+    np.testing.assert_allclose(total(schedule, 0.5), schedule.total(0.5))
+    total(copy, 0.25)
+    assert len(traces) == 1
+
+  def test_any_shape(self, schedule):
+    t = jnp.full((2, 3), 0.5)
+    for of in (schedule.total, schedule.rate, schedule.alpha_bar):
+      assert of(t).shape == (2, 3) and of(0.5).shape == ()
+      assert of(0.5).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+  'prefix, schedule',
+  [
+    ('loglinear', lambda g: noise_schedules.LogLinear(g['loglinear_eps'])),
+    (
+      'geometric',
+      lambda g: noise_schedules.Geometric(*g['geometric_sigma_min_max']),
+    ),
+    (
+      'geometric_default',
+      lambda g: noise_schedules.Geometric(sigma_min=1e-3, sigma_max=1.0),
+    ),
+  ],
+)
+def test_golden(prefix, schedule, x64):
+  golden = golden_numbers.load('sedd_noise')
+  scalars = {
+    key: value.tolist()
+    for key, value in golden.items()
+    if key in ('loglinear_eps', 'geometric_sigma_min_max')
+  }
+  schedule = schedule(scalars)
+  t = golden['t'].astype(np.float64)
+  np.testing.assert_allclose(
+    schedule.total(t), golden[f'{prefix}_total'], rtol=1e-9
+  )
+  np.testing.assert_allclose(
+    schedule.rate(t), golden[f'{prefix}_rate'], rtol=1e-9
+  )
+
+
+def test_bad_arguments():
+  with pytest.raises(ValueError, match='eps must be in'):
+    noise_schedules.LogLinear(eps=1.0)
+  with pytest.raises(ValueError, match='sigma_min'):
+    noise_schedules.Geometric(sigma_min=2.0, sigma_max=1.0)
+
+
+def test_log_linear_without_eps_ends_at_infinity():
+  assert noise_schedules.LogLinear(eps=0.0).total(1.0) == np.inf
