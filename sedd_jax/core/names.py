@@ -42,7 +42,8 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     )
 
   scored = sorted((-likeness(other), other) for other in known)
-  return [other for score, other in scored[:count] if score <= -0.6]
+  best = max(0.6, -scored[0][0] - 0.2) if scored else 0
+  return [other for score, other in scored[:count] if -score >= best]
 
 
 def alternatives(name: str, known: Iterable[str]) -> str:
@@ -54,8 +55,10 @@ def alternatives(name: str, known: Iterable[str]) -> str:
   known = sorted(known)
   alike = nearest(name, known)
   parts = [f'nearest: {", ".join(alike)}'] if alike else []
-  if not alike or len(known) <= _SHORT_LIST:
+  if len(known) <= _SHORT_LIST:
     parts.append(f'known: {", ".join(known) or "none"}')
+  elif not alike:
+    parts.append(f'known: {", ".join(known[:_SHORT_LIST])}, ...')
   return '; '.join(parts)
 
 
@@ -183,10 +186,6 @@ def build(
 
   >>> def scaled(factor, vocab_size):
   ...   return factor * vocab_size
-  >>> build({}, 'operator:add', 'process', {'a': 1, 'b': 2}, offered={})
-  Traceback (most recent call last):
-  ...
-  ValueError: process.args.a: add takes no argument 'a'; known: none
   >>> build({'scaled': scaled}, 'scaled', 'process', {'factor': 2},
   ...       offered={'vocab_size': 27, 'num_steps': 4})
   54

@@ -1,0 +1,35 @@
+"""SEDD with absorbing noise on the help texts that every Python carries.
+
+  python -m sedd_jax.main --config=configs/quickstart.py
+
+Hardware: about three minutes on two CPU cores, compilation included.
+"""
+
+from sedd_jax import default_config
+
+
+def get_config():
+  """A small network on 128 characters of a to z and space."""
+  config = default_config.get_config()
+  config.model.update(
+    {
+      'hidden_size': 128,
+      'num_layers': 3,
+      'num_heads': 4,
+      'cond_size': 64,
+      'dropout': 0.0,
+      'dtype': 'float32',
+      'scan_layers': False,
+    }
+  )
+  config.data.update({'source': 'pydoc', 'tokenizer': 'text8', 'seq_len': 128})
+  config.training.update(
+    {'num_steps': 1500, 'batch_size': 16, 'log_every': 25, 'eval_every': 500}
+  )
+  config.training.update(
+    {'checkpoint_every': 500, 'sample_every': 0, 'ema_decay': 0.995}
+  )
+  config.optimizer.update({'learning_rate': 1e-3, 'warmup_steps': 100})
+  config.eval.max_sequences = 256
+  config.sampling.update({'steps': 64, 'num_samples': 4})
+  return config

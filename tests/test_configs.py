@@ -1,0 +1,93 @@
+"""The shipped recipes: complete, short, documented, and the papers'."""
+
+import ast
+import pathlib
+
+import pytest
+
+from sedd_jax import config_checks, flags
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / 'configs'
+RECIPES = (
+  *('quickstart', 'text8_absorb', 'text8_uniform', 'enwik8_absorb'),
+  *('enwik8_uniform', 'owt_absorb', 'owt_uniform', 'owt_absorb_medium'),
+)
+
+
+def load(name):
+  return flags.load(CONFIGS / f'{name}.py')
+
+
+def test_the_recipes_are_those_of_the_folder():
+  assert {path.stem for path in CONFIGS.glob('*.py')} == set(RECIPES)
+  assert flags.recipes() == sorted(RECIPES)
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_a_recipe_is_valid_short_and_says_what_it_is_for(name):
+  config_checks.validate(load(name))
+  text = (CONFIGS / f'{name}.py').read_text()
+  assert len(text.splitlines()) < 40
+  told = ast.get_docstring(ast.parse(text))
+  command = f'python -m sedd_jax.main --config=configs/{name}.py'
+  assert command in told
+  assert 'Hardware: ' in told
+  if name != 'quickstart':
+    assert 'Published' in told
+
+
+@pytest.mark.parametrize('name', [n for n in RECIPES if n != 'quickstart'])
+def test_the_papers_optimization(name):
+  config = load(name)
+  assert config.training.batch_size == 512
+  assert config.training.reduction == 'sequence'
+  assert config.training.ema_decay == 0.9999
+  assert config.training.t_min == 1e-3
+  assert config.optimizer.name == 'adamw'
+  assert config.optimizer.learning_rate == 3e-4
+  assert config.optimizer.weight_decay == 0
+  assert config.optimizer.warmup_steps == 2500
+  assert config.optimizer.clip_norm == 1
+  assert config.model.dropout == 0.1
+  assert config.model.cond_size == 128
+
+
+@pytest.mark.parametrize(
+  ('name', 'source', 'seq_len', 'num_steps'),
+  [
+    ('text8', 'text8', 256, 1_000_000),
+    ('enwik8', 'enwik8', 320, 1_000_000),
+    ('owt', 'openwebtext', 1024, 400_000),
+  ],
+)
+def test_absorb_and_uniform_differ_in_the_noise_alone(
+  name, source, seq_len, num_steps
+):
+  absorb, uniform = load(f'{name}_absorb'), load(f'{name}_uniform')
+  assert absorb.data.source == source
+  assert absorb.data.seq_len == seq_len
+  assert absorb.training.num_steps == num_steps
+  assert set(config_checks.differences(absorb, uniform)) == {
+    'process.name',
+    'schedule.name',
+  }
+  assert (absorb.process.name, absorb.schedule.name) == (
+    'absorbing',
+    'log_linear',
+  )
+  assert (uniform.process.name, uniform.schedule.name) == (
+    'uniform',
+    'geometric',
+  )
+  assert uniform.schedule.sigma_min == 1e-4
+  assert uniform.schedule.sigma_max == 20
+
+
+def test_medium_is_the_small_one_enlarged():
+  small, medium = load('owt_absorb'), load('owt_absorb_medium')
+  assert config_checks.differences(small, medium) == {
+    'model.hidden_size': (768, 1024),
+    'model.num_layers': (12, 24),
+    'model.num_heads': (12, 16),
+    'training.accumulation': (1, 2),
+  }
