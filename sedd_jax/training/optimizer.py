@@ -1,0 +1,190 @@
+"""Adam and SGD as in SEDD's released code, and the running mean of parameters.
+
+One update, n counted from 1 (arXiv 2310.16834, appendix C.2, and its code):
+
+  g <- g min(1, clip_norm / (|g| + 1e-6))        |g| over all parameters
+  lr_n = learning_rate min(n / warmup_steps, 1)
+  p <- p - lr_n (Adam(g) + weight_decay p)       arXiv 1711.05101
+  d_n = min(ema_decay, (1 + n) / (10 + n))
+  e <- e - (1 - d_n) (e - p)
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from sedd_jax.core import names
+from sedd_jax.core import numerics
+
+PyTree = Any
+
+
+class Optimizer(NamedTuple):
+  """A gradient transformation and the learning rate that it takes.
+
+  Attributes:
+    init: `(params) -> opt_state`.
+    update: `(gradients, opt_state, params) -> (updates, opt_state)`; the
+      updates are to be added to the parameters.
+    learning_rate: `(step) ->` that of the update made after `step` others.
+  """
+
+  init: Callable[[PyTree], PyTree]
+  update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+  learning_rate: Callable[[ArrayLike], Array]
+
+
+def adamw(
+  *, beta1: float, beta2: float, eps: float, weight_decay: float
+) -> optax.GradientTransformation:
+  """Adam with decoupled weight decay, before the learning rate."""
+  return optax.chain(
+    optax.scale_by_adam(beta1, beta2, eps),
+    optax.add_decayed_weights(weight_decay),
+  )
+
+
+def adam(
+  *, beta1: float, beta2: float, eps: float
+) -> optax.GradientTransformation:
+  """Adam (arXiv 1412.6980), before the learning rate."""
+  return optax.scale_by_adam(beta1, beta2, eps)
+
+
+def sgd() -> optax.GradientTransformation:
+  """The gradient itself."""
+  return optax.identity()
+
+
+OPTIMIZERS = {'adamw': adamw, 'adam': adam, 'sgd': sgd}
+
+
+def warmup(
+  learning_rate: float, warmup_steps: int
+) -> Callable[[ArrayLike], Array]:
+  """Rises linearly in the first `warmup_steps` updates, then is constant.
+
+  Args:
+    learning_rate: the constant.
+    warmup_steps: update number `warmup_steps` is the first to take all of it.
+
+  Returns:
+    `(step) ->` the rate of the update made after `step` others, a scalar.
+
+  >>> rate = warmup(1.0, 4)
+  >>> [float(rate(step)) for step in (0, 1, 3, 9)]
+  [0.25, 0.5, 1.0, 1.0]
+  """
+
+  def rate(step: ArrayLike) -> Array:
+    number = jnp.asarray(step).astype(numerics.compute_dtype()) + 1
+    return learning_rate * jnp.minimum(number / max(warmup_steps, 1), 1)
+
+  return rate
+
+
+def clip_by_global_norm(clip_norm: float) -> optax.GradientTransformation:
+  """g min(1, clip_norm / (|g| + 1e-6)), as PyTorch's `clip_grad_norm_`.
+
+  Optax's own clip has no 1e-6 and so departs by a relative 1e-6 / |g|.
+  """
+
+  def update(gradients, state, params=None):
+    del params
+    norm = optax.tree.norm(gradients)
+    scale = jnp.minimum(1, clip_norm / (norm + 1e-6))
+    return jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients), state
+
+  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def make(
+  name: str,
+  *,
+  learning_rate: float,
+  warmup_steps: int = 0,
+  clip_norm: float = 0.0,
+  beta1: float = 0.9,
+  beta2: float = 0.999,
+  eps: float = 1e-8,
+  weight_decay: float = 0.0,
+) -> Optimizer:
+  """The optimizer that a config's group `optimizer` describes.
+
+  Args:
+    name: of `OPTIMIZERS`.
+    learning_rate: after the warm-up.
+    warmup_steps: updates in which the rate rises; 0: none.
+    clip_norm: global norm that gradients are clipped to; 0: no clip.
+    beta1: Adam's decay of the mean; sgd has none.
+    beta2: Adam's decay of the square; sgd has none.
+    eps: Adam's addition to the root; sgd has none.
+    weight_decay: of adamw.
+
+  Returns:
+    An `Optimizer`.
+
+  Raises:
+    ValueError: an unknown name, or weight decay for an optimizer that has
+      none.
+  """
+  scaling = names.resolve(OPTIMIZERS, name, 'optimizer')
+  offered = {
+    'beta1': beta1,
+    'beta2': beta2,
+    'eps': eps,
+    'weight_decay': weight_decay,
+  }
+  taken = names.accepted(scaling, offered)
+  if weight_decay and 'weight_decay' not in taken:
+    raise ValueError(
+      f'optimizer {name!r} has no weight decay ({weight_decay} was asked for); '
+      'adamw has'
+    )
+  rate = warmup(learning_rate, warmup_steps)
+  chain = optax.chain(
+    clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+    scaling(**taken),
+    optax.scale_by_learning_rate(rate),
+  )
+  return Optimizer(chain.init, chain.update, rate)
+
+
+def ema_rate(ema_decay: float, number: ArrayLike) -> Array:
+  """1 - min(ema_decay, (1 + n) / (10 + n)), the share of the new parameters.
+
+  Written as a maximum, for 1 - 0.9999 has four digits left in float32.
+
+  Args:
+    ema_decay: the decay after its own warm-up.
+    number: n, the updates made, from 1.
+
+  Returns:
+    A scalar in (0, 1].
+  """
+  number = jnp.asarray(number).astype(numerics.compute_dtype())
+  return jnp.maximum(1 - ema_decay, 9 / (10 + number))
+
+
+def ema_update(ema: PyTree, params: PyTree, rate: ArrayLike) -> PyTree:
+  """e - rate (e - p), leaf by leaf.
+
+  Args:
+    ema: the running mean.
+    params: the new parameters, like `ema`.
+    rate: what `ema_rate` gives.
+
+  Returns:
+    The new running mean, in the types of `ema`.
+  """
+
+  return jax.tree.map(
+    lambda mean, value: (mean - rate * (mean - value)).astype(mean.dtype),
+    ema,
+    params,
+  )

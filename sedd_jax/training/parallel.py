@@ -1,0 +1,225 @@
+"""How a step is spread over devices and processes.
+
+The only file that says `pmap`.  A layout places state and batches and compiles
+functions of them; step, loop and evaluation know nothing of devices.  Each
+process reads its own stretch of the global batch (`local_indices`), each of its
+devices a stretch of that, and since noise hangs on the global index alone, the
+layout changes no result but for the order of sums.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from sedd_jax.core import names
+
+PyTree = Any
+HostBatch = Mapping[str, Any]
+
+_AXIS = 'data'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+  """One way to spread a program over devices.
+
+  Attributes:
+    devices: those of this process.
+    axis: what `train_step` gets as `axis`.
+    place: `(tree) -> tree`: parameters or a state onto the devices, from host
+      arrays or others.  What is placed already is not copied.
+    put: `(host_batch) -> batch`: this process's rows onto the devices.
+    compile_step: `(step) -> (state, batch) -> (state, metrics)` for a step
+      without keyword arguments; the state is placed, and donated; the batch
+      comes from `put`.
+    compile_rows: `(fn) -> (params, aux, key, host_batch) -> tree`, for an `fn`
+      of params, aux, key and batch that gives a tree of `[b, ...]`, such as
+      `System.bound`.  The result is in numpy, has the rows of all processes in
+      order, and is the same on each; params and aux are placed.
+    storable: `(tree) -> tree`: what a checkpoint can save.
+    template: `(abstract tree) -> tree`: how a checkpoint restores it: leaves
+      with a sharding as such arrays, others as numpy arrays.
+  """
+
+  devices: tuple[jax.Device, ...]
+  axis: str | None
+  place: Callable[[PyTree], PyTree]
+  put: Callable[[HostBatch], PyTree]
+  compile_step: Callable[..., Callable[..., Any]]
+  compile_rows: Callable[..., Callable[..., Any]]
+  storable: Callable[[PyTree], PyTree]
+  template: Callable[[PyTree], PyTree]
+
+
+def pmap(devices: Sequence[jax.Device]) -> Layout:
+  """Data parallelism: every device holds the state and a share of the rows.
+
+  Args:
+    devices: of this process; with several processes, all of them.
+
+  Returns:
+    A layout whose state has no device axis.
+  """
+  devices = tuple(devices)
+  mesh = jax.sharding.Mesh(np.asarray(devices), (_AXIS,))
+  replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  by_device = jax.sharding.NamedSharding(
+    mesh, jax.sharding.PartitionSpec(_AXIS)
+  )
+  # Axes, donation and placement as here compile once; a state that is not
+  # committed to the devices before its first step would compile twice.
+  options = {'axis_name': _AXIS, 'out_axes': None}
+  if jax.process_count() == 1:
+    options['devices'] = devices
+
+  def put(batch: HostBatch) -> PyTree:
+    def share(name: str, x: Any) -> np.ndarray:
+      x = np.asarray(x)
+      if x.ndim == 0:
+        return np.broadcast_to(x, (len(devices),))
+      if len(x) % len(devices):
+        raise ValueError(
+          f'{len(x)} rows of {name!r} do not divide over {len(devices)} devices'
+        )
+      return x.reshape(len(devices), len(x) // len(devices), *x.shape[1:])
+
+    shared = {name: share(name, x) for name, x in batch.items()}
+    return jax.device_put(shared, by_device)
+
+  def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.pmap(step, in_axes=(None, 0), donate_argnums=0, **options)
+
+  def compile_rows(fn: Callable[..., Any]) -> Callable[..., Any]:
+    def gathered(params, aux, key, batch):
+      rows = fn(params, aux, key, batch)
+      return jax.lax.all_gather(rows, _AXIS, tiled=True)
+
+    mapped = jax.pmap(gathered, in_axes=(None, None, None, 0), **options)
+
+    def evaluate(params, aux, key, batch):
+      return jax.device_get(mapped(params, aux, place(key), put(batch)))
+
+    return evaluate
+
+  def place(tree: PyTree) -> PyTree:
+    return jax.device_put(tree, replicated)
+
+  def storable(tree: PyTree) -> PyTree:
+    if jax.process_count() == 1:
+      return tree
+    everywhere = jax.sharding.Mesh(np.asarray(jax.devices()), (_AXIS,))
+    return multihost_utils.host_local_array_to_global_array(
+      tree, everywhere, jax.sharding.PartitionSpec()
+    )
+
+  return Layout(
+    devices=devices,
+    axis=_AXIS,
+    place=place,
+    put=put,
+    compile_step=compile_step,
+    compile_rows=compile_rows,
+    storable=storable,
+    template=lambda tree: tree,
+  )
+
+
+PARALLELISM = {'pmap': pmap}
+
+
+def make(name: str, devices: Sequence[jax.Device] | None = None) -> Layout:
+  """The layout of a name.
+
+  Args:
+    name: of `PARALLELISM`.
+    devices: devices of this process to use; all of them by default, and always
+      with several processes.
+
+  Returns:
+    A `Layout`.
+
+  Raises:
+    ValueError: an unknown name.
+  """
+  build = names.resolve(PARALLELISM, name, 'parallelism')
+  return build(jax.local_devices() if devices is None else devices)
+
+
+def check_batch_size(
+  batch_size: int, num_devices: int, accumulation: int = 1
+) -> None:
+  """Checks that a global batch divides into equal parts, before compiling.
+
+  Args:
+    batch_size: rows of the global batch.
+    num_devices: devices of all processes.
+    accumulation: micro-batches a step.
+
+  Raises:
+    ValueError: naming the numbers and the nearest sizes that would do.
+
+  >>> check_batch_size(12, 8)
+  Traceback (most recent call last):
+  ...
+  ValueError: a batch of 12 sequences does not divide into 8 parts (8 devices \
+x 1 micro-batches); the nearest sizes that do: 8, 16
+  """
+  parts = num_devices * accumulation
+  if batch_size > 0 and batch_size % parts == 0:
+    return
+  below = batch_size // parts * parts
+  nearest = [str(size) for size in (below, below + parts) if size > 0]
+  raise ValueError(
+    f'a batch of {batch_size} sequences does not divide into {parts} parts '
+    f'({num_devices} devices x {accumulation} micro-batches); the nearest '
+    f'sizes that do: {", ".join(nearest)}'
+  )
+
+
+def local_indices(
+  batch_size: int,
+  process_index: int | None = None,
+  process_count: int | None = None,
+) -> np.ndarray:
+  """The places in the global batch that a process reads.
+
+  Args:
+    batch_size: rows of the global batch.
+    process_index: this process by default.
+    process_count: processes that share the batch; all by default.
+
+  Returns:
+    `[batch_size / process_count]` int32, a contiguous stretch.
+
+  Raises:
+    ValueError: the batch does not divide over the processes.
+
+  >>> local_indices(6, process_index=1, process_count=2)
+  array([3, 4, 5], dtype=int32)
+  """
+  count = jax.process_count() if process_count is None else process_count
+  index = jax.process_index() if process_index is None else process_index
+  if batch_size % count:
+    raise ValueError(
+      f'a batch of {batch_size} sequences does not divide over {count} '
+      'processes'
+    )
+  rows = batch_size // count
+  return np.arange(index * rows, (index + 1) * rows, dtype=np.int32)
+
+
+def num_devices(layout: Layout) -> int:
+  """Devices that share a global batch, those of all processes."""
+  return len(layout.devices) * jax.process_count()
+
+
+def abstract(tree: PyTree) -> PyTree:
+  """Shapes and types of a tree of arrays, without shardings."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), tree
+  )
