@@ -1,0 +1,10 @@
+#!/bin/bash
+# One process on one node, driving all of its NVIDIA GPUs.
+#   launch/gpu_node.sh --config=owt_absorb
+#   CUDA_VISIBLE_DEVICES=0,1 launch/gpu_node.sh --config=text8_absorb
+set -euo pipefail
+# Fail where no GPU is found, rather than train on the CPU for weeks.
+export JAX_PLATFORMS="${JAX_PLATFORMS:-cuda}"
+# The share of GPU memory that jax takes at the start; its default is 0.75.
+export XLA_PYTHON_CLIENT_MEM_FRACTION="${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}"
+exec python -m sedd_jax.main "$@"
