@@ -7,6 +7,7 @@ u = log(s / r), and that is how it is computed: as a sum of terms none of which
 can be negative, so that float32 survives near the optimum.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -58,13 +59,14 @@ def score_entropy(
   >>> print(loss.round(3))
   [[1.103 0.   ]]
   """
-  return _kernel(process)(*_checked(log_score, x_t, x_0, sigma, process))
+  loss, _ = _kernels(process)
+  return loss(*_checked(log_score, x_t, x_0, sigma, process))
 
 
-def _kernel(process: TokenProcess) -> Callable[..., Array]:
-  for kind, kernel in _KERNELS.items():
+def _kernels(process: TokenProcess) -> tuple[Callable[..., Array], ...]:
+  for kind, kernels in _KERNELS.items():
     if isinstance(process, kind):
-      return kernel
+      return kernels
   known = ', '.join(kind.__name__ for kind in _KERNELS)
   raise TypeError(
     f'score entropy is not defined for {type(process).__name__}: use {known}'
@@ -100,26 +102,92 @@ def _absorbing(log_score, x_t, x_0, sigma):
   return jnp.where(masked, others + excess / jnp.expm1(sigma), 0)
 
 
-def _uniform(log_score, x_t, x_0, sigma):
-  """(1/N) sum_{y != x_t} r_y (e^u_y - 1 - u_y), r_y = q(y|x_0) / q(x_t|x_0)."""
-  num_states = log_score.shape[-1]
-  # 1 + N / (e^sigma - 1) is q(x_0|x_0) / q(y|x_0), the one ratio there is.
+def _absorbing_slope(log_score, x_t, x_0, sigma):
+  """d loss / d log_score: s_y, less r at y = x_0, where masked."""
+  mask = log_score.shape[-1] - 1
+  masked = (x_t == mask)[..., None]
+  sigma = jnp.where(masked, shapes.expand(sigma, log_score), 1)
+  em = jnp.expm1(sigma)
+  score = jnp.exp(log_score)
+  target = jax.nn.one_hot(x_0, mask + 1, dtype=bool)
+  data = shapes.along_last(jnp.arange(mask + 1) < mask, log_score)
+  slope = jnp.where(target, (score * em - 1) / em, score)
+  return jnp.where(masked & data, slope, 0)
+
+
+def _uniform_ratios(num_states, x_t, x_0, sigma):
+  """log r_y and 1 / r_y for y other than x_0 and x_t, `[..., 1]`, and at x_0.
+
+  r_y = q(y | x_0) / q(x_t | x_0) is 1 / step at a clean token, else 1, but for
+  y = x_0, where it is step = 1 + N / (e^sigma - 1).
+  """
   log_step = jnp.logaddexp(0.0, jnp.log(num_states) - numerics.log_expm1(sigma))
   step = 1 + num_states / jnp.expm1(sigma)
-  clean = (x_t == x_0)[..., None]
-  target = jax.nn.one_hot(x_0, num_states, dtype=bool)
-  log_step = shapes.expand(log_step, log_score)
-  step = shapes.expand(step, log_score)
-  log_ratio = jnp.where(clean, -log_step, jnp.where(target, log_step, 0))
-  inverse = jnp.where(clean, step, jnp.where(target, 1 / step, 1))
+  clean = x_t == x_0
+  log_ratio = jnp.where(clean, -log_step, 0)[..., None]
+  inverse = jnp.where(clean, step, 1)[..., None]
+  return (log_ratio, inverse), (log_step, 1 / step)
+
+
+def _uniform(log_score, x_t, x_0, sigma):
+  """(1/N) sum_{y != x_t} r_y (e^u_y - 1 - u_y), u_y = log(s_y / r_y)."""
+  num_states = log_score.shape[-1]
+  (log_ratio, inverse), (log_step, inverse_step) = _uniform_ratios(
+    num_states, x_t, x_0, sigma
+  )
   excess = numerics.exp_excess(
     log_score - log_ratio, jnp.exp(log_score) * inverse - 1
   )
-  away = ~jax.nn.one_hot(x_t, num_states, dtype=bool)
-  return jnp.sum(jnp.where(away, excess / inverse, 0), axis=-1) / num_states
+  own = jax.nn.one_hot(x_t, num_states, dtype=bool)
+  target = jax.nn.one_hot(x_0, num_states, dtype=bool)
+  others = jnp.sum(jnp.where(own | target, 0, excess), axis=-1)
+  back = jnp.sum(jnp.where(target, log_score, 0), axis=-1)
+  at_target = numerics.exp_excess(
+    back - log_step, jnp.exp(back) * inverse_step - 1
+  )
+  at_target = jnp.where(x_t == x_0, 0, at_target / inverse_step)
+  return (others / inverse[..., 0] + at_target) / num_states
 
 
-_KERNELS = {Absorbing: _absorbing, Uniform: _uniform}
+def _uniform_slope(log_score, x_t, x_0, sigma):
+  """d loss / d log_score: (s_y - r_y) / N for y != x_t."""
+  num_states = log_score.shape[-1]
+  (_, inverse), (_, inverse_step) = _uniform_ratios(num_states, x_t, x_0, sigma)
+  own = jax.nn.one_hot(x_t, num_states, dtype=bool)
+  target = jax.nn.one_hot(x_0, num_states, dtype=bool)
+  inverse_step = shapes.expand(inverse_step, log_score)
+  inverse = jnp.where(target, inverse_step, inverse)
+  slope = (jnp.exp(log_score) * inverse - 1) / inverse
+  return jnp.where(own, 0, slope) / num_states
+
+
+def _with_slope(value, slope):
+  """Gives a loss its gradient in closed form, one array and no residuals.
+
+  The derivative with respect to sigma, rarely asked for, is left to JAX.
+  """
+  function = jax.custom_jvp(value)
+
+  def jvp(primals, tangents):
+    log_score, x_t, x_0, sigma = primals
+    by_score, _, _, by_sigma = tangents
+    tangent = jnp.zeros(x_t.shape, log_score.dtype)
+    if not isinstance(by_score, jax.custom_derivatives.SymbolicZero):
+      tangent = tangent + jnp.sum(slope(*primals) * by_score, axis=-1)
+    if not isinstance(by_sigma, jax.custom_derivatives.SymbolicZero):
+      of_sigma = functools.partial(value, log_score, x_t, x_0)
+      tangent = tangent + jax.jvp(of_sigma, (sigma,), (by_sigma,))[1]
+    return function(*primals), tangent
+
+  function.defjvp(jvp, symbolic_zeros=True)
+  return function
+
+
+# Loss of a token and its gradient with respect to log_score.
+_KERNELS = {
+  Absorbing: (_with_slope(_absorbing, _absorbing_slope), _absorbing_slope),
+  Uniform: (_with_slope(_uniform, _uniform_slope), _uniform_slope),
+}
 
 
 def score_entropy_from_features(
@@ -137,7 +205,8 @@ def score_entropy_from_features(
   """`score_entropy` of a linear head that never holds all the logits.
 
   Tokens go through the head in chunks that the backward pass computes again, so
-  memory holds one chunk's logits at a time.
+  memory holds one chunk's logits at a time.  Reverse-mode derivatives with
+  respect to h, kernel and bias; sigma is not differentiated (an error says so).
 
   Args:
     h: `[..., length, features]`, what goes into the head; its dtype is that of
@@ -174,34 +243,78 @@ def score_entropy_from_features(
       'same tokens'
     )
   sigma = jnp.broadcast_to(shapes.level_for(x_t, sigma, 'sigma'), x_t.shape)
-  loss_kernel = _kernel(process)
-  dtype = numerics.compute_dtype(h)
+  value_fn, slope_fn = _kernels(process)
 
-  # A function of everything it differentiates, cast inside: the gradient of
-  # kernel and bias then adds up over chunks in their own dtype.
-  @jax.checkpoint
-  def of_chunk(kernel, bias, h, x_t, x_0, sigma):
-    logits = jnp.dot(h, kernel.astype(h.dtype), preferred_element_type=dtype)
+  def log_score_of(h, kernel, bias, sigma):
+    logits = jnp.dot(
+      h,
+      kernel.astype(h.dtype),
+      preferred_element_type=numerics.compute_dtype(h),
+    )
     logits = logits + bias[None]
     if scale_by_sigma:
       scale = numerics.log_expm1(sigma) + jnp.log(num_states - 1)
       logits = logits - scale[:, None]
-    return loss_kernel(logits, x_t, x_0, sigma)
+    return logits
 
   count = x_t.size
   chunk = min(chunk, count)
   chunks = -(-count // chunk)
 
-  def split(x, tail=()):
-    flat = x.reshape((count, *tail))
-    padding = [(0, chunks * chunk - count)] + [(0, 0)] * len(tail)
-    return jnp.pad(flat, padding, mode='edge').reshape((chunks, chunk, *tail))
+  def split(x):
+    x = x.reshape((count, *x.shape[x_t.ndim :]))
+    padding = [(0, chunks * chunk - count)] + [(0, 0)] * (x.ndim - 1)
+    return jnp.pad(x, padding, mode='edge').reshape(chunks, chunk, *x.shape[1:])
 
-  loss = jax.lax.map(
-    lambda args: of_chunk(kernel, bias, *args),
-    (split(h, h.shape[-1:]), split(x_t), split(x_0), split(sigma)),
-  )
-  return loss.reshape(-1)[:count].reshape(x_t.shape)
+  def join(x):
+    return x.reshape((chunks * chunk, *x.shape[2:]))[:count]
+
+  targets = split(x_t), split(x_0), split(sigma)
+
+  # By hand, for autodiff keeps several arrays of a chunk's logits where the
+  # closed-form slope needs one.
+  @jax.custom_vjp
+  def loss(h, kernel, bias):
+    def of_chunk(args):
+      h, x_t, x_0, sigma = args
+      return value_fn(log_score_of(h, kernel, bias, sigma), x_t, x_0, sigma)
+
+    return join(jax.lax.map(of_chunk, (split(h), *targets)))
+
+  def forward(h, kernel, bias):
+    return loss(h, kernel, bias), (h, kernel, bias)
+
+  def backward(residuals, cotangent):
+    h, kernel, bias = residuals
+
+    def of_chunk(sums, args):
+      h, x_t, x_0, sigma, cotangent = args
+      log_score = log_score_of(h, kernel, bias, sigma)
+      slope = slope_fn(log_score, x_t, x_0, sigma) * cotangent[:, None]
+      narrow = slope.astype(h.dtype)
+      wide = slope.dtype
+      by_h = jnp.dot(
+        narrow, kernel.astype(h.dtype).T, preferred_element_type=wide
+      )
+      by_kernel = jnp.dot(h.T, narrow, preferred_element_type=wide)
+      sums = sums[0] + by_kernel, sums[1] + jnp.sum(slope, axis=0)
+      return sums, by_h.astype(h.dtype)
+
+    # Padding has a cotangent of 0.
+    padded = jnp.pad(cotangent, (0, chunks * chunk - count))
+    zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, cotangent.dtype), (kernel, bias)
+    )
+    (by_kernel, by_bias), by_h = jax.lax.scan(
+      of_chunk,
+      zeros,
+      (split(h), *targets, padded.reshape(chunks, chunk)),
+    )
+    by_h = join(by_h).reshape(h.shape)
+    return by_h, by_kernel.astype(kernel.dtype), by_bias.astype(bias.dtype)
+
+  loss.defvjp(forward, backward)
+  return loss(h, kernel, bias).reshape(x_t.shape)
 
 
 def score_entropy_exact(log_score: Array, ratio: Array, weight: Array) -> Array:
