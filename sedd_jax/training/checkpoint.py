@@ -75,9 +75,7 @@ class Checkpoints:
       self.folder.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
         self.folder,
-        options=ocp.CheckpointManagerOptions(
-          cleanup_tmp_directories=True
-        ),
+        options=ocp.CheckpointManagerOptions(cleanup_tmp_directories=True),
       )
       self._empty_trash()
 
@@ -214,6 +212,11 @@ class Checkpoints:
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices('discarded checkpoints')
     self._manager.reload()
+
+  def preempted(self, step: int) -> bool:
+    """Whether all processes shall stop after this step; needs
+    `jax.distributed`, which takes SIGTERM on any of them."""
+    return self._manager.reached_preemption(step)
 
   def _path(self, step: int) -> pathlib.Path:
     return self.folder / str(step)
@@ -356,9 +359,7 @@ def _loaded(template: PyTree, tree: PyTree) -> PyTree:
 
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
   return sorted(
-    file
-    for file in path.rglob('*')
-    if file.is_file() and file.name != MANIFEST
+    file for file in path.rglob('*') if file.is_file() and file.name != MANIFEST
   )
 
 

@@ -18,8 +18,7 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from sedd_jax.core import names
-from sedd_jax.core import numerics
+from sedd_jax.core import names, numerics
 
 PyTree = Any
 

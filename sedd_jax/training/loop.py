@@ -1,0 +1,425 @@
+"""Training from the first step or the last checkpoint to the end.
+
+A run that is stopped, at whatever point, goes on to the same parameters and the
+same metrics.jsonl (but for `timing`) as one that is not: batch and noise of a
+step depend on seed and step alone, sums of an unfinished window of steps are
+stored with the checkpoint, and a checkpoint is saved after the line of its
+step.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import itertools
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from typing import Any
+
+import jax
+import numpy as np
+
+from sedd_jax.systems import base
+from sedd_jax.training import checkpoint, parallel
+from sedd_jax.training import metrics as metrics_lib
+from sedd_jax.training import optimizer as optimizer_lib
+from sedd_jax.training import state as state_lib
+from sedd_jax.training import step as step_lib
+
+PyTree = Any
+
+# Steps handed to the devices before the metrics of the oldest are waited for.
+_IN_FLIGHT = 2
+# Batches read ahead of the step that needs them.
+_READ_AHEAD = 2
+
+
+class NonFiniteError(ArithmeticError):
+  """The loss or its gradient has become NaN or infinite."""
+
+
+class _Interrupted(BaseException):
+  """A signal during evaluation or sampling; no `except Exception` takes it."""
+
+
+class _Signals:
+  """SIGTERM and SIGINT as a wish that the loop grants between steps.
+
+  With `jax.distributed`, SIGTERM is left to it, for all processes must stop at
+  the same step.  Outside the main thread, where Python allows no handlers,
+  nothing is changed.
+  """
+
+  def __init__(self) -> None:
+    self.received: int | None = None
+    self._may_interrupt = False
+    self._previous: dict[int, Any] = {}
+
+  def __enter__(self) -> '_Signals':
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and not jax.distributed.is_initialized():
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._previous[number] = signal.signal(number, self._handle)
+    return self
+
+  def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+    """Ends the program as the signal would have, now that all is saved."""
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+    if self.received is None or kind not in (None, _Interrupted):
+      return
+    if self.received == signal.SIGINT:
+      raise KeyboardInterrupt from None
+    raise SystemExit(0) from None
+
+  def _handle(self, number: int, frame: Any) -> None:
+    del frame
+    if self.received == number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self.received = number
+    if self._may_interrupt:
+      raise _Interrupted
+
+  @contextlib.contextmanager
+  def interruptible(self) -> Iterator[None]:
+    """In this block a signal raises `_Interrupted` at once."""
+    self._may_interrupt = True
+    try:
+      if self.received is not None:
+        raise _Interrupted
+      yield
+    finally:
+      self._may_interrupt = False
+
+
+class _Ahead:
+  """Batches of the steps of a run, read by a thread ahead of their use."""
+
+  def __init__(self, read: Callable[[int], PyTree], start: int, stop: int):
+    self._read = read
+    self._steps = iter(range(start, stop))
+    self._pool = futures.ThreadPoolExecutor(1, thread_name_prefix='batches')
+
+  def __enter__(self) -> Iterator[PyTree]:
+    return self._batches()
+
+  def __exit__(self, *exc_info: Any) -> None:
+    self._pool.shutdown(cancel_futures=True)
+
+  def _batches(self) -> Iterator[PyTree]:
+    ahead: collections.deque[futures.Future] = collections.deque()
+    while True:
+      for step in itertools.islice(self._steps, 1 + _READ_AHEAD - len(ahead)):
+        ahead.append(self._pool.submit(self._read, step))
+      if not ahead:
+        return
+      yield ahead.popleft().result()
+
+
+def train(
+  system: base.System,
+  dataset: Any,
+  *,
+  workdir: str | os.PathLike,
+  seed: int,
+  training: Any,
+  optimizer: Mapping[str, Any],
+  evaluate_fn: Callable[..., Mapping[str, Any]] | None = None,
+  sample_fn: Callable[..., None] | None = None,
+  initial_params: PyTree | None = None,
+  record: Mapping[str, Any] | None = None,
+  flops_per_token: float | None = None,
+  peak_flops: float | None = None,
+  devices: Sequence[jax.Device] | None = None,
+) -> state_lib.TrainState:
+  """Trains to `training.num_steps`; a finished run is returned as it is.
+
+  SIGTERM and Ctrl-C save a checkpoint between two steps and stop; a second
+  Ctrl-C stops at once.
+
+  Args:
+    system: what is trained.
+    dataset: has `info` and `train_batch(seed, step, indices, count)`.
+    workdir: gets `checkpoints/` and `metrics.jsonl`.
+    seed: of parameters, data order and noise.
+    training: the config's group `training`.
+    optimizer: the config's group `optimizer`.
+    evaluate_fn: `(params, aux, step) ->` a JSON-able dict, called every
+      `training.eval_every` steps with the averaged parameters, which are valid
+      during the call only; goes into the step's line as `validation`.
+    sample_fn: `(params, aux, step)`, likewise every `training.sample_every`.
+    initial_params: start from these; unused where there is a checkpoint.
+    record: stored as JSON with every checkpoint, such as the config.
+    flops_per_token: of `metrics.flops_per_token`; None: no MFU.
+    peak_flops: FLOP/s of one device, if not that of `metrics.PEAK_FLOPS`.
+    devices: of this process; all by default.
+
+  Returns:
+    The last state, on the devices.
+
+  Raises:
+    ValueError: the batch does not divide over devices and micro-batches, or a
+      name is unknown; before anything compiles.
+    NonFiniteError: naming the step, its loss terms and the last checkpoint.
+    checkpoint.CheckpointError: all checkpoints are damaged.
+    SystemExit: with code 0, after SIGTERM, the state being saved.
+    KeyboardInterrupt: after Ctrl-C, the state being saved.
+  """
+  layout = parallel.make(training.parallelism, devices)
+  num_devices = parallel.num_devices(layout)
+  parallel.check_batch_size(
+    training.batch_size, num_devices, training.accumulation
+  )
+  updates = optimizer_lib.make(**optimizer)
+  workdir = pathlib.Path(workdir)
+  create = functools.partial(
+    state_lib.create, system.init, updates, seed, initial_params
+  )
+  peak = peak_flops or metrics_lib.peak_flops(layout.devices[0].device_kind)
+  with contextlib.ExitStack() as stack:
+    signals = stack.enter_context(_Signals())
+    checkpoints = stack.enter_context(
+      checkpoint.Checkpoints(
+        workdir / 'checkpoints', keep=training.keep_checkpoints
+      )
+    )
+    restored = checkpoints.restore(layout.template(jax.eval_shape(create)))
+    state, saved = restored or (create(), {})
+    start = int(state.step)
+    checkpoints.discard_after(start if restored else -1)
+    progress = metrics_lib.Progress(
+      start, training.num_steps, quiet=jax.process_index() > 0
+    )
+    stack.callback(progress.close)
+    if start >= training.num_steps:
+      progress.message(f'{workdir} is trained: {start} steps')
+      return layout.place(state)
+    if start:
+      progress.message(f'{workdir}: going on after step {start}')
+    run = _Run(
+      system=system,
+      dataset=dataset,
+      seed=seed,
+      training=training,
+      layout=layout,
+      checkpoints=checkpoints,
+      signals=signals,
+      progress=progress,
+      evaluate_fn=evaluate_fn,
+      sample_fn=sample_fn,
+      record=dict(record or {}),
+      window=metrics_lib.Window(saved.get('window')),
+      clock=metrics_lib.Clock(flops_per_token, peak and peak * num_devices),
+      writer=stack.enter_context(
+        metrics_lib.Writer(workdir / 'metrics.jsonl', start)
+      )
+      if jax.process_index() == 0
+      else None,
+    )
+    step = functools.partial(
+      step_lib.train_step,
+      system=system,
+      optimizer=updates,
+      reduction=training.reduction,
+      ema_decay=training.ema_decay,
+      axis=layout.axis,
+      accumulation=training.accumulation,
+    )
+    return run(layout.place(state), start, layout.compile_step(step))
+
+
+def prepared(
+  prepare: Callable[..., Mapping[str, Any]],
+  seed: int,
+  step: int,
+  batch: Mapping[str, Any],
+) -> dict[str, Any]:
+  """A batch with `System.prepare` applied to each of its examples.
+
+  Args:
+    prepare: `(seed, step, index, example) -> example`.
+    seed: the run's.
+    step: the batch's.
+    batch: arrays `[b, ...]`, among them `index`, and scalars.
+
+  Returns:
+    The stacked examples, with the batch's scalars.
+  """
+  scalars = {name: x for name, x in batch.items() if np.ndim(x) == 0}
+  arrays = {name: x for name, x in batch.items() if np.ndim(x)}
+  examples = [
+    prepare(seed, step, int(index), {name: x[i] for name, x in arrays.items()})
+    for i, index in enumerate(batch['index'])
+  ]
+  stacked = jax.tree.map(lambda *rows: np.stack(rows), *examples)
+  return {**stacked, **scalars}
+
+
+class _Run:
+  """A running training: what its parts share between steps."""
+
+  def __init__(
+    self,
+    *,
+    system: base.System,
+    dataset: Any,
+    seed: int,
+    training: Any,
+    layout: parallel.Layout,
+    checkpoints: checkpoint.Checkpoints,
+    signals: '_Signals',
+    progress: metrics_lib.Progress,
+    evaluate_fn: Callable[..., Mapping[str, Any]] | None,
+    sample_fn: Callable[..., None] | None,
+    record: dict[str, Any],
+    window: metrics_lib.Window,
+    clock: metrics_lib.Clock,
+    writer: metrics_lib.Writer | None,
+  ):
+    self._system = system
+    self._dataset = dataset
+    self._seed = seed
+    self._training = training
+    self._layout = layout
+    self._checkpoints = checkpoints
+    self._signals = signals
+    self._progress = progress
+    self._evaluate_fn = evaluate_fn
+    self._sample_fn = sample_fn
+    self._record = record
+    self._window = window
+    self._clock = clock
+    self._writer = writer
+    self._indices = parallel.local_indices(training.batch_size)
+    self._step_tokens = 0
+    self._pending: collections.deque[tuple[int, Any]] = collections.deque()
+
+  def __call__(
+    self,
+    state: state_lib.TrainState,
+    start: int,
+    step_fn: Callable[..., Any],
+  ) -> state_lib.TrainState:
+    """Makes the steps after `start`; returns the last state."""
+    training = self._training
+    if self._window.steps and self._line_due(start):
+      self._report(state, start)
+    with _Ahead(self._batch, start, training.num_steps) as batches:
+      for number, batch in enumerate(batches, start + 1):
+        state, metrics = step_fn(state, batch)
+        self._pending.append((number, metrics))
+        self._progress.step()
+        self._collect(_IN_FLIGHT)
+        if self._system.refresh and _due(number, training.refresh_every):
+          state = self._refreshed(state)
+        if self._line_due(number):
+          self._report(state, number)
+        if self._sample_fn and _due(number, training.sample_every):
+          self._guarded(self._sample_fn, state, number)
+        stopping = self._stopping(number)
+        if (
+          stopping
+          or _due(number, training.checkpoint_every)
+          or number == training.num_steps
+        ):
+          self._save(state, number)
+        if stopping:
+          break
+    return state
+
+  def _batch(self, step: int) -> PyTree:
+    """This process's rows of a step's batch, on the devices."""
+    batch = self._dataset.train_batch(
+      self._seed, step, self._indices, self._training.batch_size
+    )
+    if self._system.prepare is not None:
+      batch = prepared(self._system.prepare, self._seed, step, batch)
+    self._step_tokens = self._training.batch_size * batch['tokens'].shape[-1]
+    return self._layout.put(batch)
+
+  def _line_due(self, number: int) -> bool:
+    training = self._training
+    return (
+      _due(number, training.log_every)
+      or number == training.num_steps
+      or (self._evaluate_fn is not None and _due(number, training.eval_every))
+    )
+
+  def _collect(self, in_flight: int) -> None:
+    """Takes in the metrics of all steps but the last `in_flight`."""
+    while len(self._pending) > in_flight:
+      number, metrics = self._pending.popleft()
+      metrics = jax.device_get(metrics)
+      self._clock.step_ended(self._step_tokens)
+      if not metrics['finite']:
+        raise NonFiniteError(self._non_finite(number, metrics))
+      self._window.add(metrics)
+
+  def _non_finite(self, number: int, metrics: Mapping[str, Any]) -> str:
+    self._checkpoints.wait()
+    steps = self._checkpoints.steps()
+    values = {key: metrics[key] for key in ('loss', 'objective', 'grad_norm')}
+    for name, (value, weight) in metrics['terms'].items():
+      values[name] = value / weight if weight else float('nan')
+    listed = ', '.join(f'{key} {value:.6g}' for key, value in values.items())
+    last = (
+      f'step {steps[-1]} in {self._checkpoints.folder}' if steps else 'none'
+    )
+    return (
+      f'the loss or its gradient is not finite at step {number}: {listed}; '
+      f'last good checkpoint: {last}'
+    )
+
+  def _report(self, state: state_lib.TrainState, number: int) -> None:
+    """Writes the line of a step, with a validation where one is due."""
+    self._collect(0)
+    means = self._window.means()
+    info = self._dataset.info
+    loss = means.pop('loss')
+    bpc = metrics_lib.bits_per_character(
+      loss, info.num_tokens['train'], info.num_characters['train']
+    )
+    row = {'step': number, 'loss': loss, 'bpc': bpc, **means}
+    if self._evaluate_fn and _due(number, self._training.eval_every):
+      row['validation'] = self._guarded(self._evaluate_fn, state, number)
+    row['timing'] = self._clock.timing()
+    if self._writer is not None:
+      self._writer.write(row)
+    self._progress.report(row)
+    self._window = metrics_lib.Window()
+
+  def _guarded(
+    self, fn: Callable[..., Any], state: state_lib.TrainState, number: int
+  ) -> Any:
+    """Calls evaluation or sampling; should they fail, the state is saved."""
+    self._collect(0)
+    try:
+      with self._clock.paused(), self._signals.interruptible():
+        return fn(state.ema, state.aux, number)
+    except BaseException:
+      self._save(state, number)
+      raise
+
+  def _refreshed(self, state: state_lib.TrainState) -> state_lib.TrainState:
+    params, aux = jax.device_get((state.params, state.aux))
+    aux = self._layout.place(self._system.refresh(params, aux))
+    return dataclasses.replace(state, aux=aux)
+
+  def _stopping(self, number: int) -> bool:
+    if jax.distributed.is_initialized() and self._checkpoints.preempted(number):
+      self._signals.received = signal.SIGTERM
+    return self._signals.received is not None
+
+  def _save(self, state: state_lib.TrainState, number: int) -> None:
+    # Nothing that is not finite is saved.
+    self._collect(0)
+    record = {**self._record, 'window': self._window.as_dict()}
+    self._checkpoints.save(number, self._layout.storable(state), record)
+
+
+def _due(number: int, every: int) -> bool:
+  return every > 0 and number % every == 0

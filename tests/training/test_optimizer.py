@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sedd_jax.training import optimizer
+from tests import golden_numbers
+
+
+@pytest.mark.parametrize('case', ['a', 'b', 'c'])
+def test_golden_traces(x64, case):
+  """Optimizer and running mean of SEDD's released code, step by step."""
+  golden = golden_numbers.load('sedd_optim')
+  rate, decay, warmup, clip, ema_decay, is_adamw = golden[f'{case}_cfg']
+  updates = optimizer.make(
+    'adamw' if is_adamw else 'adam',
+    learning_rate=float(rate),
+    weight_decay=float(decay),
+    warmup_steps=int(warmup),
+    clip_norm=max(float(clip), 0.0),
+  )
+  params = {'p0': jnp.asarray(golden['p0']), 'p1': jnp.asarray(golden['p1'])}
+  ema, opt_state = params, updates.init(params)
+  steps = len(golden['g0'])
+  assert steps == 8
+  for step in range(steps):
+    gradients = {'p0': golden['g0'][step], 'p1': golden['g1'][step]}
+    gradients = jax.tree.map(jnp.asarray, gradients)
+    np.testing.assert_allclose(
+      optax.tree.norm(gradients), golden[f'{case}_gradnorm'][step], rtol=1e-9
+    )
+    np.testing.assert_allclose(
+      updates.learning_rate(step), golden[f'{case}_lr'][step], rtol=1e-9
+    )
+    change, opt_state = updates.update(gradients, opt_state, params)
+    params = optax.apply_updates(params, change)
+    ema = optimizer.ema_update(
+      ema, params, optimizer.ema_rate(float(ema_decay), step + 1)
+    )
+    for name, tree in (('p', params), ('ema', ema)):
+      for leaf in '01':
+        np.testing.assert_allclose(
+          tree[f'p{leaf}'], golden[f'{case}_{name}{leaf}'][step], rtol=1e-9
+        )
+
+
+def test_clip_matters_in_the_traces():
+  """The traces would catch an optimizer that never clips."""
+  golden = golden_numbers.load('sedd_optim')
+  assert (golden['b_gradnorm'] > golden['b_cfg'][3]).any()
+  assert (golden['b_gradnorm'] < golden['b_cfg'][3]).any()
+
+
+def test_sgd_has_no_hidden_factor():
+  updates = optimizer.make('sgd', learning_rate=0.25, warmup_steps=2)
+  params = {'w': jnp.array([1.0, 2.0])}
+  gradients = {'w': jnp.array([8.0, -4.0])}
+  opt_state = updates.init(params)
+  change, opt_state = updates.update(gradients, opt_state, params)
+  np.testing.assert_array_equal(change['w'], [-1.0, 0.5])
+  change, _ = updates.update(gradients, opt_state, params)
+  np.testing.assert_array_equal(change['w'], [-2.0, 1.0])
+
+
+@pytest.mark.parametrize('norm', [0.5, 5.0])
+def test_clip_is_that_of_the_global_norm(norm):
+  clip = optimizer.clip_by_global_norm(1.0)
+  gradients = {'a': jnp.array([0.6 * norm]), 'b': jnp.array([[0.8 * norm]])}
+  clipped, _ = clip.update(gradients, clip.init(gradients))
+  np.testing.assert_allclose(
+    optax.tree.norm(clipped), min(norm, 1.0), rtol=1e-5
+  )
+
+
+def test_ema_rate_keeps_its_digits_in_float32():
+  """1 - 0.9999 computed in float32 would be off by 2e-5."""
+  np.testing.assert_allclose(
+    optimizer.ema_rate(0.9999, 10**7), 1e-4, rtol=1e-6
+  )
+  np.testing.assert_allclose(optimizer.ema_rate(0.9999, 1), 9 / 11, rtol=1e-6)
+
+
+def test_unknown_name_lists_the_known_ones():
+  with pytest.raises(ValueError, match="'adamv'; nearest: .*adamw"):
+    optimizer.make('adamv', learning_rate=1.0)
+
+
+@pytest.mark.parametrize('name', ['adam', 'sgd'])
+def test_weight_decay_is_not_dropped_in_silence(name):
+  with pytest.raises(ValueError, match=f'{name}.*no weight decay'):
+    optimizer.make(name, learning_rate=1.0, weight_decay=0.1)
