@@ -53,15 +53,10 @@ def test_tests_need_nothing_heavy(setup):
   assert not set(HEAVY) & set(wanted)
 
 
-def test_every_import_of_the_package_is_declared(setup):
-  """Modules that files import, at the top or late, are in some list."""
-  lists = [setup['options']['install_requires']]
-  lists += setup['options.extras_require'].values()
-  declared = {
-    name.replace('-', '_') for text in lists for name in required(text)
-  }
-  declared |= {'absl', 'orbax', 'sedd_jax'}
-  for path in (ROOT / 'sedd_jax').rglob('*.py'):
+def imported(folder: str) -> dict[str, str]:
+  """Packages that a folder's files import, at the top or late: an example."""
+  found = {}
+  for path in (ROOT / folder).rglob('*.py'):
     for node in ast.walk(ast.parse(path.read_text())):
       if isinstance(node, ast.Import):
         modules = [alias.name for alias in node.names]
@@ -69,9 +64,26 @@ def test_every_import_of_the_package_is_declared(setup):
         modules = [node.module]
       else:
         continue
-      tops = {module.split('.')[0] for module in modules}
-      unknown = tops - declared - sys.stdlib_module_names
-      assert not unknown, f'{path}: {unknown}'
+      found |= {module.split('.')[0]: str(path) for module in modules}
+  return {k: v for k, v in found.items() if k not in sys.stdlib_module_names}
+
+
+def declared(*lists: str) -> set[str]:
+  """Import names of the distributions in the lists, and our own."""
+  names = {name.replace('-', '_') for text in lists for name in required(text)}
+  return names | {'absl', 'orbax', 'sedd_jax', 'tests'}
+
+
+def test_every_import_of_the_package_is_declared(setup):
+  extras = setup['options.extras_require'].values()
+  known = declared(setup['options']['install_requires'], *extras)
+  assert {k: v for k, v in imported('sedd_jax').items() if k not in known} == {}
+
+
+def test_every_import_of_the_tests_is_declared(setup):
+  extras = setup['options.extras_require']
+  known = declared(setup['options']['install_requires'], extras['test'])
+  assert {k: v for k, v in imported('tests').items() if k not in known} == {}
 
 
 def test_the_recipes_have_one_source():
