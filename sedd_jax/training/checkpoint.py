@@ -214,8 +214,13 @@ class Checkpoints:
     self._manager.reload()
 
   def preempted(self, step: int) -> bool:
-    """Whether all processes shall stop after this step; needs
-    `jax.distributed`, which takes SIGTERM on any of them."""
+    """Whether all processes shall stop after this step.
+
+    Needs `jax.distributed`, which takes the SIGTERM that any of them gets.
+
+    Args:
+      step: the same on all processes, which all must ask.
+    """
     return self._manager.reached_preemption(step)
 
   def _path(self, step: int) -> pathlib.Path:

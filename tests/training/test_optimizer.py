@@ -75,9 +75,7 @@ def test_clip_is_that_of_the_global_norm(norm):
 
 def test_ema_rate_keeps_its_digits_in_float32():
   """1 - 0.9999 computed in float32 would be off by 2e-5."""
-  np.testing.assert_allclose(
-    optimizer.ema_rate(0.9999, 10**7), 1e-4, rtol=1e-6
-  )
+  np.testing.assert_allclose(optimizer.ema_rate(0.9999, 10**7), 1e-4, rtol=1e-6)
   np.testing.assert_allclose(optimizer.ema_rate(0.9999, 1), 9 / 11, rtol=1e-6)
 
 

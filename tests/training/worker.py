@@ -1,0 +1,52 @@
+"""Trains the toy system in a process of its own; started by the tests.
+
+  python -m tests.training.worker WORKDIR OPTIONS
+
+with OPTIONS a JSON object: fields of the group `training`, and `devices`,
+`pause` (seconds a step), `processes`, `rank`, `port`.
+"""
+
+import json
+import pathlib
+import sys
+import time
+
+import jax
+
+from sedd_jax.training import loop
+from tests.training import toys
+
+
+class Slow(toys.Dataset):
+  """Takes its time for a batch, so that a kill can come at any moment."""
+
+  def __init__(self, pause):
+    self._pause = pause
+
+  def train_batch(self, seed, step, indices, count):
+    time.sleep(self._pause)
+    return super().train_batch(seed, step, indices, count)
+
+
+def main():
+  workdir, options = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
+  jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_num_cpu_devices', options.pop('devices', 2))
+  pause = options.pop('pause', 0.0)
+  processes, rank = options.pop('processes', 1), options.pop('rank', 0)
+  port = options.pop('port', 0)
+  if processes > 1:
+    jax.distributed.initialize(f'localhost:{port}', processes, rank)
+  state = loop.train(
+    toys.SYSTEM,
+    Slow(pause),
+    workdir=workdir,
+    seed=0,
+    training=toys.training(**options),
+    optimizer=toys.SGD,
+  )
+  print('sum', float(state.params['head'].sum()))
+
+
+if __name__ == '__main__':
+  main()
