@@ -17,10 +17,15 @@ from sedd_jax.core import names
 from sedd_jax.default_config import FIELDS, OPEN_GROUPS, RANGES
 
 # What the program passes to each class itself, where its signature names it.
+# A network gets all fields of its group; `parent` and `name` are flax's own.
 OFFERED = {
   'system': ('config', 'data_info'),
   'process': ('vocab_size',),
   'schedule': ('eps', 'sigma_min', 'sigma_max'),
+  'model': (
+    *('num_states', 'parent', 'name'),
+    *(path.removeprefix('model.') for path in FIELDS if 'model.' in path),
+  ),
 }
 
 _TYPE_NAMES = {bool: 'true or false', int: 'an integer', float: 'a number'}

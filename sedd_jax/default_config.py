@@ -72,7 +72,9 @@ FIELDS: dict[str, Field] = {
   ),
   'schedule.sigma_min': Field(1e-4, 'geometric: total noise at t = 0.', '> 0'),
   'schedule.sigma_max': Field(20.0, 'geometric: total noise at t = 1.', '> 0'),
-  'model.name': Field('transformer', 'The network.', ('transformer',), True),
+  'model.name': Field(
+    'transformer', 'The network.', 'sedd_jax.models:MODELS', True
+  ),
   'model.hidden_size': Field(768, 'Width of the residual stream.', '> 0'),
   'model.num_layers': Field(12, 'Transformer blocks.', '> 0'),
   'model.num_heads': Field(

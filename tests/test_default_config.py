@@ -95,6 +95,9 @@ def test_description_has_every_field_once():
     ({'data__source': 'text_file'}, "'text_file' needs data.path"),
     ({'process__args__size': 3}, "takes no argument 'size'"),
     ({'process__args__vocab_size': 3}, 'from the program'),
+    ({'model__name': 'transformers'}, 'nearest: transformer'),
+    ({'model__args__hidden_sizes': 3}, "takes no argument 'hidden_sizes'"),
+    ({'model__args__num_heads': 3}, 'from the program'),
     ({'process__name': 'no.such:Thing'}, "cannot import 'no.such'"),
     (
       {'model__attention': 'cudnn', 'model__dtype': 'float32'},
