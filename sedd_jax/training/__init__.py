@@ -1,0 +1,1 @@
+"""The one trainer: a pure step, spread over devices, in a loop."""

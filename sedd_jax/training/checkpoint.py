@@ -114,11 +114,13 @@ class Checkpoints:
     if step in self.steps():
       return
     args = self._ocp.args
+    # A copy, for it is written while the caller goes on.
+    record = json.loads(json.dumps(dict(record or {})))
     self._manager.save(
       step,
       args=args.Composite(
         state=args.StandardSave(_stored(_fields(state))),
-        record=args.JsonSave(dict(record or {})),
+        record=args.JsonSave(record),
       ),
       force=True,
     )

@@ -150,8 +150,8 @@ class Window:
     """The sums as JSON, to go on from after a restart."""
     return {
       'steps': self.steps,
-      'sums': self._sums,
-      'terms': self._terms,
+      'sums': dict(self._sums),
+      'terms': {name: list(pair) for name, pair in self._terms.items()},
       'learning_rate': self._learning_rate,
     }
 

@@ -158,6 +158,16 @@ def test_save_is_safe_from_donation(tmp_path):
   assert_same(restore(tmp_path)[0].params, make_state(6).params)
 
 
+def test_record_is_that_of_the_call(tmp_path):
+  """It is written in the background, while the caller goes on."""
+  record = {'window': {'sums': [1]}}
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(1, make_state(1), record)
+    for number in range(1000):
+      record['window']['sums'].append(number)
+  assert restore(tmp_path)[1] == {'window': {'sums': [1]}}
+
+
 @pytest.mark.parametrize('place', [0.0, 0.3, 0.5, 0.9, 0.999])
 def test_flipped_bit_falls_back(tmp_path, caplog, place):
   save(tmp_path, 1, 2)

@@ -131,8 +131,8 @@ def test_damaged_newest_checkpoint(tmp_path, straight):
   state = train(tmp_path, **options)
   assert to_bytes(state) == straight[0]
   assert lines(tmp_path) == straight[1]
-  with checkpoint.Checkpoints(tmp_path / 'checkpoints') as checkpoints:
-    assert checkpoints.steps() == [5, 10]
+  # The damaged one has been replaced.
+  assert 'files' in json.loads(newest.read_text())
 
 
 def test_resume_on_other_devices_with_sgd(tmp_path):

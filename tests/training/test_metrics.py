@@ -49,6 +49,15 @@ def test_window_goes_on_from_its_json():
   assert resumed.steps == 2
 
 
+def test_window_as_dict_does_not_change():
+  window = metrics.Window()
+  window.add(step_metrics(0.1, 3.0))
+  saved = window.as_dict()
+  text = json.dumps(saved)
+  window.add(step_metrics(0.7, 7.0))
+  assert json.dumps(saved) == text
+
+
 def test_bits_per_character():
   value = metrics.bits_per_character(2.0, 300, 1200)
   np.testing.assert_allclose(value, 2.0 / math.log(2) / 4)
