@@ -1,0 +1,335 @@
+"""The corpora: a name to what finds and what reads its text.
+
+A source is first asked to find its text, so that missing data is told before
+anything else, and then, with the tokenizer and the share held out, for all
+tokens in order and the shares of the splits.
+"""
+
+import functools
+import hashlib
+import importlib
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from sedd_jax.data import documents, downloads, tokenizers
+from sedd_jax.data.documents import Document
+from sedd_jax.data.errors import DataError
+from sedd_jax.data.tokenizers import Tokenizer
+
+CACHE = 'data_cache'
+QUICKSTART = (
+  'python -m sedd_jax.main --config=configs/quickstart.py runs at once, on '
+  'text that Python carries'
+)
+# text8 and enwik8: 90, 5 and 5 million characters, by position.
+PUBLISHED_SHARES = {'train': 0.9, 'validation': 0.05, 'test': 0.05}
+
+
+class Corpus(NamedTuple):
+  """A whole corpus in memory.
+
+  Attributes:
+    tokens: `[num_tokens]`, in the corpus' order.
+    shares: split to its share of the tokens, by position.
+    files: `{'name', 'sha256'}` of each file of the text.
+  """
+
+  tokens: np.ndarray
+  shares: Mapping[str, float]
+  files: tuple[dict[str, str], ...]
+
+
+def default_path(source: str) -> str:
+  """Where `prepare` writes and a source looks if neither is told.
+
+  >>> default_path('text8')
+  'data_cache/text8'
+  """
+  return os.path.join(CACHE, source)
+
+
+class Source(NamedTuple):
+  """One way to come by a corpus.
+
+  Attributes:
+    locate: (path) -> place: finds the text without reading it; raises a
+      DataError that says what is missing and how to get it.
+    read: (place, tokenizer, validation_fraction) -> Corpus.
+  """
+
+  locate: Callable[[str], Any]
+  read: Callable[[Any, Tokenizer, float], Corpus]
+
+
+def find_pydoc(path: str) -> Mapping[str, str]:
+  """The help texts of the running Python: topic to text.
+
+  Args:
+    path: not used; must be empty.
+
+  Raises:
+    DataError: where this Python lacks the module.
+  """
+  if path:
+    raise DataError(
+      f"data.source='pydoc' takes no data.path ({path!r}): for a file set "
+      "data.source='text_file'"
+    )
+  try:
+    return importlib.import_module('pydoc_data.topics').topics
+  except (ImportError, AttributeError) as error:
+    raise DataError(
+      'this Python lacks the text of pydoc_data.topics, which some '
+      'distributions leave out; use a text of your own: '
+      '--config.data.source=text_file --config.data.path=FILE'
+    ) from error
+
+
+def read_pydoc(
+  topics: Mapping[str, str], tokenizer: Tokenizer, validation_fraction: float
+) -> Corpus:
+  """The help texts in order of their topics' names, about 0.4 MB.
+
+  They differ a little between versions of Python: the checksum is of the text
+  that the tokens spell, under 'text8' the normalised one.
+  """
+  texts = [
+    Document(f'pydoc_data.topics:{name}', 0, topics[name].encode())
+    for name in sorted(topics)
+  ]
+  tokens = _joined(tokenizer.encode_documents(texts), tokenizer)
+  digest = hashlib.sha256(tokenizer.decode(tokens).encode()).hexdigest()
+  files = ({'name': 'pydoc_data.topics', 'sha256': digest},)
+  return Corpus(tokens, held_out(validation_fraction), files)
+
+
+def find_text_file(path: str) -> list[pathlib.Path]:
+  """Text files: a file, a folder, or several separated by commas.
+
+  Raises:
+    DataError: for no path, and for a missing one.
+  """
+  if not path:
+    raise DataError(
+      "data.source='text_file' needs data.path: a text file, a folder, or "
+      'several separated by commas'
+    )
+  return [pathlib.Path(path)] if is_tfds(path) else documents.find(path)
+
+
+def read_text_file(
+  files: list[pathlib.Path], tokenizer: Tokenizer, validation_fraction: float
+) -> Corpus:
+  """The documents of text files, joined.
+
+  Args:
+    files: kinds as in `documents.read_documents`, or one folder that TFDS wrote.
+    tokenizer: under 'text8' the text is normalised, under 'bytes' any bytes
+      serve, otherwise it must be UTF-8.
+    validation_fraction: share held out at the end.
+
+  Raises:
+    DataError: for a damaged or invalid file.
+  """
+  texts = documents.read_documents(files)
+  if is_tfds(files[0]):
+    texts = iter([Document(str(files[0]), 0, _tfds_bytes(files[0]))])
+  # One at a time: the text of one document is in memory beside the tokens.
+  pieces = [tokenizer.encode_documents([text])[0] for text in texts]
+  described = [entry for file in files for entry in _described(file)]
+  return Corpus(
+    _joined(pieces, tokenizer), held_out(validation_fraction), tuple(described)
+  )
+
+
+def find_published(source: str, path: str) -> pathlib.Path:
+  """The file of text8 or enwik8, or the folder that TFDS wrote.
+
+  Args:
+    source: a name of `downloads.PUBLISHED`.
+    path: the file, plain or as .zip, .gz or .xz; its folder; a folder that TFDS
+      wrote; or empty for `default_path`.
+
+  Raises:
+    DataError: if there is none.
+  """
+  place = pathlib.Path(path or default_path(source))
+  if place.is_file() or is_tfds(place):
+    return place
+  endings = ('', '.zip', '.gz', '.xz', '.txt')
+  inside = (place / f'{source}{ending}' for ending in endings)
+  file = next((file for file in inside if file.is_file()), None)
+  if file is None:
+    raise DataError(missing(source, str(place)))
+  return file
+
+
+def read_published(source: str, file: pathlib.Path) -> bytes:
+  """The text of text8 or enwik8, checked.
+
+  A zip, and a text of the published length, must be the published one; a text
+  of another length is taken for a part of it and announced.
+
+  Raises:
+    DataError: for what is damaged, empty or not the published file.
+  """
+  published = downloads.PUBLISHED[source]
+  if file.suffix == '.zip':
+    downloads.check_file(
+      file,
+      size=published.zip_size,
+      sha256=published.zip_sha256,
+      url=published.url,
+    )
+  if is_tfds(file):
+    data = _tfds_bytes(file)
+  else:
+    data = documents.read_whole(file, published.member)
+  if not data:
+    raise DataError(f'{file}: empty')
+  if len(data) == published.size:
+    downloads.check_content(str(file), data, published)
+  else:
+    logging.warning(
+      '%s: %s bytes, where %s has %s: split 90/5/5 %% by position, unchecked',
+      file,
+      f'{len(data):,}',
+      source,
+      f'{published.size:,}',
+    )
+  return data
+
+
+def read_text8(
+  file: pathlib.Path, tokenizer: Tokenizer, validation_fraction: float
+) -> Corpus:
+  """100,000,000 characters of Wikipedia in a to z and space.
+
+  Source: mattmahoney.net/dc/textdata.html.
+
+  Args:
+    file: as `find_published` finds it.
+    tokenizer: any; under 'text8' nothing is normalised.
+    validation_fraction: not used: 90, 5 and 5 %.
+
+  Raises:
+    DataError: for a file that is not the published one, and a character outside
+      the alphabet.
+  """
+  del validation_fraction
+  document = Document(str(file), 0, read_published('text8', file))
+  dtype = tokenizers.storage_dtype(tokenizer.vocab_size)
+  try:
+    tokens = tokenizer.encode(document.text(), dtype)
+  except DataError as error:
+    raise DataError(f'{file}: {error}') from error
+  return Corpus(tokens, PUBLISHED_SHARES, _described(file))
+
+
+def read_enwik8(
+  file: pathlib.Path, tokenizer: Tokenizer, validation_fraction: float
+) -> Corpus:
+  """100,000,000 bytes of Wikipedia's XML.
+
+  Source: mattmahoney.net/dc/textdata.html.
+
+  Args:
+    file: as `find_published` finds it.
+    tokenizer: 'bytes'.
+    validation_fraction: not used: 90, 5 and 5 %.
+
+  Raises:
+    DataError: for another tokenizer, and a file that is not the published one.
+  """
+  del validation_fraction
+  if tokenizer.name != 'bytes':
+    raise DataError(
+      f"enwik8 is counted in bytes: data.tokenizer='bytes', not "
+      f'{tokenizer.name!r}'
+    )
+  tokens = np.frombuffer(read_published('enwik8', file), np.uint8)
+  return Corpus(tokens, PUBLISHED_SHARES, _described(file))
+
+
+def find_openwebtext(path: str) -> list[pathlib.Path]:
+  """OpenWebText is too large to be turned into tokens at the start of a run.
+
+  Raises:
+    DataError: always: says what prepares it.
+  """
+  raise DataError(missing('openwebtext', path or default_path('openwebtext')))
+
+
+SOURCES: dict[str, Source] = {
+  'pydoc': Source(find_pydoc, read_pydoc),
+  'text_file': Source(find_text_file, read_text_file),
+  'text8': Source(functools.partial(find_published, 'text8'), read_text8),
+  'enwik8': Source(functools.partial(find_published, 'enwik8'), read_enwik8),
+  'openwebtext': Source(find_openwebtext, read_text_file),
+}
+
+
+def held_out(fraction: float) -> dict[str, float]:
+  """Shares of a corpus without splits of its own.
+
+  Raises:
+    DataError: for a fraction that is not between 0 and 1.
+  """
+  if not 0 < fraction < 1:
+    raise DataError(f'data.validation_fraction is {fraction}, not in (0, 1)')
+  return {'train': 1 - fraction, 'validation': fraction}
+
+
+def missing(source: str, path: str) -> str:
+  """What to say where the data of a source is missing."""
+  if source in downloads.PUBLISHED:
+    published = downloads.PUBLISHED[source]
+    hint = (
+      f' (it downloads {published.zip_size / 1e6:.0f} MB; without a network '
+      f'put {source}.zip from {published.url} into {path})'
+    )
+    given = ''
+  else:
+    hint = ' (FOLDER: its text as .txt, .jsonl, .parquet, .tar or .xz files)'
+    given = ' --input FOLDER'
+  return (
+    f'{source}: no data at {path!r}; prepare it with: python -m '
+    f'sedd_jax.data.prepare {source}{given} --output '
+    f'{path or default_path(source)}{hint}; or {QUICKSTART}'
+  )
+
+
+def is_tfds(path: str | os.PathLike[str]) -> bool:
+  """Whether a folder is a dataset that TFDS wrote."""
+  return os.path.isfile(os.path.join(path, 'dataset_info.json'))
+
+
+def _tfds_bytes(folder: pathlib.Path) -> bytes:
+  # Takes half a second to import.
+  from sedd_jax.data import tfds_builders
+
+  return tfds_builders.read(folder)
+
+
+def _described(file: pathlib.Path) -> tuple[dict[str, str], ...]:
+  if file.is_dir():
+    return documents.described(sorted(file.glob('*.array_record*')))
+  return documents.described([file])
+
+
+def _joined(pieces: list[np.ndarray], tokenizer: Tokenizer) -> np.ndarray:
+  """Documents one after another, a separator where two meet."""
+  joined: list[Any] = [
+    np.zeros(0, tokenizers.storage_dtype(tokenizer.vocab_size))
+  ]
+  last = None
+  for piece in pieces:
+    if len(piece):
+      joined.append(tokenizers.seam(last, piece, tokenizer.separator))
+      last = piece[-1]
+  return np.concatenate(joined)

@@ -1,0 +1,308 @@
+"""Documents of text files: plain, compressed, in archives, in JSON lines.
+
+Archives are read member by member, in memory; nothing is ever unpacked to disk,
+so that no name inside an archive can become a path.  What one member or one
+document may hold is bounded by `MAX_BYTES`.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import importlib
+import io
+import json
+import lzma
+import os
+import pathlib
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from sedd_jax.core import names
+from sedd_jax.data.errors import DataError
+
+# The line that ends a document inside a plain text file.
+END_OF_TEXT = b'<|endoftext|>'
+MAX_BYTES = 2**32
+SUFFIXES = ('.txt', '.jsonl', '.gz', '.xz', '.zip', '.tar', '.parquet')
+
+_OPENERS: dict[str, Callable[..., Any]] = {'.gz': gzip.open, '.xz': lzma.open}
+# openwebtext.tar.xz holds archives of text files.
+_MAX_DEPTH = 3
+_TAR_MAGIC = slice(257, 262)
+_ABSOLUTE = re.compile(r'[/\\]|[A-Za-z]:')
+_DAMAGED = (
+  EOFError,
+  OSError,
+  RuntimeError,  # zipfile: an encrypted member
+  lzma.LZMAError,
+  tarfile.TarError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
+
+
+class Document(NamedTuple):
+  """One document.
+
+  Attributes:
+    where: its file, with the member or line if any.
+    offset: of its first byte in the decompressed file or member.
+    data: the text, UTF-8 unless the file is faulty.
+  """
+
+  where: str
+  offset: int
+  data: bytes
+
+  def text(self) -> str:
+    """The text.
+
+    Raises:
+      DataError: for invalid UTF-8; names file and offset.
+    """
+    try:
+      return self.data.decode('utf-8')
+    except UnicodeDecodeError as error:
+      raise DataError(
+        f'{self.where}: invalid UTF-8 (byte 0x{self.data[error.start]:02x}) at '
+        f"offset {self.offset + error.start:,}; data.tokenizer='bytes' takes "
+        'any bytes'
+      ) from error
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+  """SHA-256 of a file, in hexadecimal."""
+  with open(path, 'rb') as stream:
+    return hashlib.file_digest(stream, 'sha256').hexdigest()
+
+
+def described(paths: Iterable[pathlib.Path]) -> tuple[dict[str, str], ...]:
+  """Base name and SHA-256 of files: `({'name', 'sha256'}, ...)`."""
+  return tuple({'name': path.name, 'sha256': sha256(path)} for path in paths)
+
+
+def find(path: str) -> list[pathlib.Path]:
+  """The text files that a path stands for.
+
+  Args:
+    path: a file, a folder (every file in it and below with a suffix of
+      `SUFFIXES`, in order of name), or several of them separated by commas.
+
+  Returns:
+    At least one file.
+
+  Raises:
+    DataError: for a path that is missing (with names like it that are there),
+      and for a folder without text files.
+  """
+  found: list[pathlib.Path] = []
+  # A file's own name may hold a comma.
+  parts = [path] if os.path.exists(path) else path.split(',')
+  for part in (pathlib.Path(part.strip()) for part in parts):
+    if part.is_dir():
+      inside = sorted(
+        file
+        for file in part.rglob('*')
+        if file.suffix.lower() in SUFFIXES and file.is_file()
+      )
+      if not inside:
+        raise DataError(
+          f'{part}: no text files in this folder ({" ".join(SUFFIXES)})'
+        )
+      found += inside
+    elif part.is_file():
+      found.append(part)
+    else:
+      raise DataError(missing(part))
+  return found
+
+
+def missing(path: pathlib.Path) -> str:
+  """What to say of a path that is not there, with names like it that are."""
+  folder = path.parent
+  there = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+  alike = names.nearest(path.name, there)
+  hint = f'; nearest: {", ".join(alike)}' if alike else ''
+  return f'{str(path)!r}: no such file or folder{hint}'
+
+
+def read_documents(paths: Iterable[pathlib.Path]) -> Iterator[Document]:
+  """The documents of files, in order, one at a time.
+
+  By suffix: `.gz` and `.xz` are decompressed; `.zip` and `.tar` give their
+  members; `.jsonl` one document a line (a string, or an object with the string
+  `text`); `.parquet` one a row of the column `text` (needs pyarrow); anything
+  else is plain text, one document unless lines `<|endoftext|>` divide it.
+
+  Args:
+    paths: the files.
+
+  Raises:
+    DataError: for a damaged or truncated file, an archive's member with a name
+      that leaves its folder or of more than `MAX_BYTES`, and a line that is no
+      document.
+  """
+  for path in paths:
+    try:
+      with open(path, 'rb') as stream:
+        yield from _documents(path.name, str(path), stream, 0)
+    except _DAMAGED as error:
+      raise DataError(damaged(path, error)) from error
+
+
+def damaged(path: pathlib.Path, error: BaseException) -> str:
+  """What to say of a file that cannot be read to its end."""
+  text = ' '.join(str(error).split()) or type(error).__name__
+  return f'{path}: cannot be read to its end (damaged or truncated?): {text}'
+
+
+def read_whole(path: pathlib.Path, member: str) -> bytes:
+  """All bytes of one plain, `.gz`, `.xz` or `.zip` file.
+
+  Args:
+    path: the file.
+    member: the name inside a `.zip`.
+
+  Raises:
+    DataError: for a missing, damaged or too large file, and a missing member.
+  """
+  suffix = path.suffix.lower()
+  try:
+    with contextlib.ExitStack() as stack:
+      stream = stack.enter_context(open(path, 'rb'))
+      if suffix == '.zip':
+        archive = stack.enter_context(zipfile.ZipFile(stream))
+        if member not in archive.namelist():
+          raise DataError(
+            f'{path}: no member {member!r}; '
+            f'{names.alternatives(member, archive.namelist())}'
+          )
+        _check_member(str(path), member, archive.getinfo(member).file_size)
+        stream = stack.enter_context(archive.open(member))
+      elif suffix in _OPENERS:
+        stream = stack.enter_context(_OPENERS[suffix](stream))
+      data = stream.read(MAX_BYTES + 1)
+  except FileNotFoundError as error:
+    raise DataError(missing(path)) from error
+  except _DAMAGED as error:
+    raise DataError(damaged(path, error)) from error
+  _check_size(str(path), len(data))
+  return data
+
+
+def _documents(name, where, stream, depth) -> Iterator[Document]:
+  stem, suffix = os.path.splitext(name.lower())
+  if depth > _MAX_DEPTH:
+    raise DataError(f'{where}: archives in archives, more than {_MAX_DEPTH}')
+  if suffix in _OPENERS:
+    with io.BufferedReader(_OPENERS[suffix](stream)) as inner:
+      # The shards of OpenWebText are tar archives without `.tar` in the name.
+      is_tar = inner.peek(512)[_TAR_MAGIC] == b'ustar'
+      stem = f'{stem}.tar' if is_tar and not stem.endswith('.tar') else stem
+      yield from _documents(stem, where, inner, depth)
+  elif suffix == '.zip':
+    with zipfile.ZipFile(stream) as archive:
+      for info in archive.infolist():
+        if info.is_dir():
+          continue
+        _check_member(where, info.filename, info.file_size)
+        with archive.open(info) as inner:
+          label = f'{where}:{info.filename}'
+          yield from _documents(info.filename, label, inner, depth + 1)
+  elif suffix == '.tar':
+    with tarfile.open(fileobj=stream, mode='r|') as archive:
+      for info in archive:
+        if not info.isfile():
+          continue
+        _check_member(where, info.name, info.size)
+        inner = archive.extractfile(info)
+        label = f'{where}:{info.name}'
+        yield from _documents(info.name, label, inner, depth + 1)
+  elif suffix == '.jsonl':
+    yield from _json_lines(where, stream)
+  elif suffix == '.parquet':
+    yield from _parquet(where, stream)
+  else:
+    yield from _plain(where, stream)
+
+
+def _check_member(where: str, name: str, size: int) -> None:
+  parts = pathlib.PurePosixPath(name.replace('\\', '/')).parts
+  if '..' in parts or _ABSOLUTE.match(name):
+    raise DataError(f'{where}: the name of member {name!r} leaves the archive')
+  _check_size(f'{where}:{name}', size)
+
+
+def _check_size(where: str, size: int) -> None:
+  if size > MAX_BYTES:
+    raise DataError(f'{where}: more than {MAX_BYTES:,} bytes')
+
+
+def _lines(where, stream) -> Iterator[tuple[int, bytes]]:
+  offset = 0
+  while line := stream.readline(MAX_BYTES + 1):
+    _check_size(where, len(line))
+    yield offset, line
+    offset += len(line)
+
+
+def _plain(where, stream) -> Iterator[Document]:
+  lines: list[bytes] = []
+  size = begin = 0
+  for offset, line in _lines(where, stream):
+    if line.strip() != END_OF_TEXT:
+      lines.append(line)
+      size += len(line)
+      _check_size(where, size)
+      continue
+    if lines:
+      yield Document(where, begin, b''.join(lines))
+    lines, size, begin = [], 0, offset + len(line)
+  if lines:
+    yield Document(where, begin, b''.join(lines))
+
+
+def _json_lines(where, stream) -> Iterator[Document]:
+  for number, (offset, line) in enumerate(_lines(where, stream), start=1):
+    if not line.strip():
+      continue
+    place = f'{where}:{number}'
+    try:
+      value = json.loads(Document(place, offset, line).text())
+      text = value['text'] if isinstance(value, dict) else value
+      data = text.encode('utf-8')
+    except DataError:
+      raise
+    except (ValueError, KeyError, AttributeError) as error:
+      raise DataError(
+        f'{place}: not a document; a line is a JSON string or an object with '
+        f"the string 'text', not {line[:60].decode('utf-8', 'replace')!r}"
+      ) from error
+    yield Document(place, 0, data)
+
+
+def _parquet(where, stream) -> Iterator[Document]:
+  try:
+    # Optional, and 55 MB large: not a dependency of the package.
+    parquet = importlib.import_module('pyarrow.parquet')
+  except ModuleNotFoundError as error:
+    raise DataError(f'{where}: needs pyarrow: pip install pyarrow') from error
+  try:
+    table = parquet.ParquetFile(stream)
+  except ValueError as error:
+    raise DataError(f'{where}: not a parquet file: {error}') from error
+  if 'text' not in table.schema_arrow.names:
+    raise DataError(
+      f"{where}: no column 'text'; "
+      f'{names.alternatives("text", table.schema_arrow.names)}'
+    )
+  row = 0
+  for batch in table.iter_batches(batch_size=1024, columns=['text']):
+    for text in batch.column(0).to_pylist():
+      row += 1
+      if text:
+        yield Document(f'{where}:row {row}', 0, text.encode('utf-8'))

@@ -1,0 +1,324 @@
+"""The reader: batches that are pure functions of (seed, step, index).
+
+`load` finds a corpus - a prepared folder, mapped into memory, or text, turned
+into tokens here - and gives a `Dataset`.  Training reads random crops of the
+train split; evaluation reads a split in consecutive chunks, every token exactly
+once.  A process asks for the indices that are its own.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sedd_jax.core import names
+from sedd_jax.data import corpora, crops, packing, tokenizers
+from sedd_jax.data.errors import DataError
+from sedd_jax.data.tokenizers import Tokenizer
+
+# Beyond so many files of text, a prepared corpus is named by its token files.
+_MANY_FILES = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataInfo:
+  """What is known of a corpus; not its tokens.
+
+  Attributes:
+    name: the source's.
+    vocab_size: number of data symbols.
+    tokenizer: reads and writes the text.
+    num_tokens: split to tokens.
+    num_characters: split to characters that they spell (bytes, where `unit` is
+      'byte'): the denominator of bits per character.
+    unit: what a token is: 'character', 'byte' or 'token'.
+    files: `({'name', 'sha256'}, ...)`: base name and checksum of each file that
+      the text came from (for a prepared folder of many: of the token files).
+  """
+
+  name: str
+  vocab_size: int
+  tokenizer: Tokenizer
+  num_tokens: Mapping[str, int]
+  num_characters: Mapping[str, int]
+  unit: str
+  files: tuple[dict[str, str], ...]
+
+
+class Dataset:
+  """A corpus as batches.
+
+  A batch is a dict of numpy arrays: `tokens [b, seq_len]` int32, `valid
+  [b, seq_len]` bool, `index [b]` int32 and `count`, scalar int32.
+  """
+
+  def __init__(
+    self,
+    info: DataInfo,
+    tokens: Mapping[str, np.ndarray],
+    seq_len: int,
+  ):
+    """Checks that there is something to read.
+
+    Args:
+      info: of the corpus.
+      tokens: split to `[num_tokens]` integers, in memory or mapped.
+      seq_len: tokens a sequence.
+
+    Raises:
+      DataError: if a split is empty, or the train split is shorter than a
+        sequence.
+    """
+    if seq_len < 1:
+      raise DataError(f'data.seq_len is {seq_len}, not above 0')
+    for split, array in tokens.items():
+      if not len(array):
+        raise DataError(
+          f'{info.name}: the {split} split is empty: too little text, or '
+          'data.validation_fraction or data.limit too small'
+        )
+    if 'train' in tokens and len(tokens['train']) < seq_len:
+      raise DataError(
+        f'{info.name}: the train split has {len(tokens["train"]):,} tokens, '
+        f'fewer than one sequence (data.seq_len={seq_len:,})'
+      )
+    self.info = info
+    self.seq_len = seq_len
+    self._tokens = dict(tokens)
+
+  def tokens(self, split: str) -> np.ndarray:
+    """All tokens `[num_tokens]` of a split, in order, of the type on disk.
+
+    Raises:
+      DataError: for a split that the corpus lacks.
+    """
+    if split not in self._tokens:
+      raise DataError(
+        f'{self.info.name} has no split {split!r}; '
+        f'{names.alternatives(split, self._tokens)}'
+      )
+    return self._tokens[split]
+
+  def num_sequences(self, split: str) -> int:
+    """Chunks of a split, the short last one included."""
+    return -(-len(self.tokens(split)) // self.seq_len)
+
+  def train_batch(
+    self, seed: int, step: int, indices: ArrayLike, count: int
+  ) -> dict[str, np.ndarray]:
+    """Random crops of the train split.
+
+    Row i depends on seed, step and `indices[i]` only.
+
+    Args:
+      seed: of the run.
+      step: of training.
+      indices: `[b]` places in the global batch.
+      count: size of the global batch.
+
+    Returns:
+      A batch; all of `valid` is True.
+    """
+    tokens = self.tokens('train')
+    places = len(tokens) - self.seq_len + 1
+    begin = crops.starts(seed, step, indices, places)
+    rows = tokens[begin[:, None] + np.arange(self.seq_len)[None]]
+    return {
+      'tokens': rows.astype(np.int32),
+      'valid': np.ones(rows.shape, bool),
+      'index': np.asarray(indices, np.int32),
+      'count': np.int32(count),
+    }
+
+  def eval_batch(
+    self, split: str, indices: ArrayLike, count: int
+  ) -> dict[str, np.ndarray]:
+    """Consecutive chunks of a split.
+
+    Chunk i is tokens `i * seq_len` up to `(i + 1) * seq_len`; beyond the end of
+    the split tokens are 0 and `valid` False, so that indices from
+    `num_sequences` up give rows that count nothing.
+
+    Args:
+      split: of the corpus.
+      indices: `[b]` chunks.
+      count: number of evaluated sequences.
+
+    Returns:
+      A batch.
+
+    Raises:
+      DataError: for a split that the corpus lacks.
+      ValueError: for a negative index.
+    """
+    tokens = self.tokens(split)
+    index = np.asarray(indices, np.int64)
+    if index.size and index.min() < 0:
+      raise ValueError(f'index {index.min()} is negative')
+    places = index[:, None] * self.seq_len + np.arange(self.seq_len)[None]
+    valid = places < len(tokens)
+    rows = tokens[np.minimum(places, len(tokens) - 1)].astype(np.int32)
+    return {
+      'tokens': np.where(valid, rows, np.int32(0)),
+      'valid': valid,
+      'index': index.astype(np.int32),
+      'count': np.int32(count),
+    }
+
+
+def load(
+  *,
+  source: str,
+  path: str = '',
+  tokenizer: str = 'text8',
+  seq_len: int,
+  limit: int = 0,
+  validation_fraction: float = 0.05,
+) -> Dataset:
+  """Opens a corpus.
+
+  Args:
+    source: a name of `corpora.SOURCES`.
+    path: a folder that `prepare` made, or the source's text; empty: the
+      source's default, `data_cache/<source>`.
+    tokenizer: a name of `tokenizers.TOKENIZERS` or a path.
+    seq_len: tokens a sequence.
+    limit: tokens used at most, 0 for all: the first of the corpus, then split
+      by position; of a corpus split by document, the first of each split, in
+      proportion.
+    validation_fraction: share held out at the end of a corpus that has no
+      splits of its own.
+
+  Raises:
+    DataError: for an unknown name, and data that is missing, damaged, empty, or
+      not what the arguments say.
+
+  >>> dataset = load(source='pydoc', seq_len=64)
+  >>> dataset.train_batch(0, 0, [0, 1], 2)['tokens'].shape
+  (2, 64)
+  """
+  if source not in corpora.SOURCES:
+    raise DataError(
+      f'unknown data source {source!r}; '
+      f'{names.alternatives(source, corpora.SOURCES)}'
+    )
+  if limit < 0:
+    raise DataError(f'data.limit is {limit}, not 0 or above')
+  folder = path or corpora.default_path(source)
+  # Text that is at hand needs no folder of its own.
+  if (path or source != 'pydoc') and packing.is_prepared(folder):
+    return _prepared(
+      source, folder, tokenizer, seq_len, limit, validation_fraction
+    )
+  place = corpora.SOURCES[source].locate(path)
+  maker = tokenizers.make(tokenizer)
+  corpus = corpora.SOURCES[source].read(place, maker, validation_fraction)
+  if not len(corpus.tokens):
+    raise DataError(f'{source}: {path or source!r} has no text')
+  splits = _by_position([corpus.tokens], corpus.shares, limit)
+  return Dataset(_info(source, maker, splits, corpus.files), splits, seq_len)
+
+
+def _prepared(source, folder, tokenizer, seq_len, limit, validation_fraction):
+  """Opens a prepared folder; its splits anew where they are by position."""
+  manifest = packing.read_manifest(folder)
+  if manifest.source != source:
+    raise DataError(
+      f'{folder}: prepared from data.source={manifest.source!r}, not {source!r}'
+    )
+  name = manifest.tokenizer['name']
+  if name not in (tokenizer, pathlib.Path(tokenizer).name):
+    raise DataError(
+      f'{folder}: prepared with data.tokenizer={name!r}, not {tokenizer!r}'
+    )
+  maker = tokenizers.make(tokenizer, [folder])
+  if packing.identity(maker) != manifest.tokenizer:
+    raise DataError(
+      f'{folder}: prepared with another {name!r} than {tokenizer!r} (sha256 '
+      'of its files)'
+    )
+  stored = packing.read_tokens(folder, manifest)
+  if manifest.division == 'document':
+    splits = _in_proportion(stored, limit)
+  else:
+    own = source in ('text8', 'enwik8')
+    shares = (
+      corpora.PUBLISHED_SHARES if own else corpora.held_out(validation_fraction)
+    )
+    parts = [stored[s] for s in packing.SPLITS if s in stored]
+    splits = _by_position(parts, shares, limit)
+  known = {
+    split: entry['num_characters']
+    for split, entry in manifest.splits.items()
+    if split in splits and len(splits[split]) == entry['num_tokens']
+  }
+  if manifest.division == 'position' and len(known) < len(manifest.splits):
+    known = {}
+  files = manifest.sources
+  if not 0 < len(files) <= _MANY_FILES:
+    files = [
+      {'name': f'{split}.bin', 'sha256': entry['sha256']}
+      for split, entry in manifest.splits.items()
+    ]
+  info = _info(source, maker, splits, tuple(files), known)
+  return Dataset(info, splits, seq_len)
+
+
+def _info(source, tokenizer, splits, files, known=None) -> DataInfo:
+  counts = {
+    split: tokenizer.num_characters(tokens)
+    for split, tokens in splits.items()
+    if split not in (known or {})
+  }
+  return DataInfo(
+    name=source,
+    vocab_size=tokenizer.vocab_size,
+    tokenizer=tokenizer,
+    num_tokens={split: len(tokens) for split, tokens in splits.items()},
+    num_characters=counts | (known or {}),
+    unit=tokenizer.unit,
+    files=files,
+  )
+
+
+def _by_position(
+  parts: Sequence[np.ndarray], shares: Mapping[str, float], limit: int
+) -> dict[str, np.ndarray]:
+  """Splits the first `limit` tokens of a corpus that is in consecutive parts.
+
+  The train split takes what rounding the others leaves.
+  """
+  total = sum(map(len, parts))
+  total = min(total, limit) if limit else total
+  sizes = {
+    split: round(total * share)
+    for split, share in shares.items()
+    if split != 'train'
+  }
+  sizes = {'train': total - sum(sizes.values()), **sizes}
+  begins = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+  splits, begin = {}, 0
+  for split, size in sizes.items():
+    pieces = [
+      part[max(begin - at, 0) : max(begin + size - at, 0)]
+      for part, at in zip(parts, begins)
+    ]
+    pieces = [piece for piece in pieces if len(piece)] or [parts[0][:0]]
+    # A split that lies in one part stays mapped.
+    splits[split] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    begin += size
+  return splits
+
+
+def _in_proportion(
+  stored: Mapping[str, np.ndarray], limit: int
+) -> dict[str, np.ndarray]:
+  total = sum(map(len, stored.values()))
+  if not limit or limit >= total:
+    return dict(stored)
+  return {
+    split: tokens[: len(tokens) * limit // total]
+    for split, tokens in stored.items()
+  }
