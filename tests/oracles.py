@@ -107,33 +107,27 @@ def generator(rates, num_states, length):
   return matrix - np.diag(matrix.sum(axis=1))
 
 
-def product_kernel(token_probs, num_states, length):
+def product_kernel(token_probs):
   """The kernel on sequences of independent draws of each token.
 
   Args:
-    token_probs: `[count, length, n]`, rows summing to 1, n <= num_states.
-    num_states: symbols of the space drawn from.
-    length: tokens.
+    token_probs: `[count, length, n]`, rows summing to 1.
 
   Returns:
     `[count, n ** length]`.
   """
-  del num_states
   joint = np.ones((len(token_probs), 1))
-  for position in range(length):
+  for position in range(token_probs.shape[1]):
     rows = token_probs[:, position]
     joint = (joint[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)
   return joint
 
 
-def gauss_legendre(function, low, high, nodes=64):
-  """The integral of `function` (of a scalar) over [low, high]."""
+def gauss_legendre(low, high, nodes):
+  """Places and weights of the quadrature on [low, high], `[nodes]` each."""
   x, w = np.polynomial.legendre.leggauss(nodes)
   half = (high - low) / 2
-  return sum(
-    half * weight * function(low + half * (node + 1))
-    for node, weight in zip(x, w)
-  )
+  return low + half * (x + 1), half * w
 
 
 def chi_square_pvalue(counts, probs):

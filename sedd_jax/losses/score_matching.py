@@ -190,6 +190,23 @@ _KERNELS = {
 }
 
 
+@jax.custom_jvp
+def _constant(sigma):
+  return sigma
+
+
+def _constant_jvp(primals, tangents):
+  if not isinstance(tangents[0], jax.custom_derivatives.SymbolicZero):
+    raise TypeError(
+      'score_entropy_from_features does not differentiate sigma: for a learned '
+      'schedule use score_entropy'
+    )
+  return primals[0], tangents[0]
+
+
+_constant.defjvp(_constant_jvp, symbolic_zeros=True)
+
+
 def score_entropy_from_features(
   h: Array,
   kernel: Array,
@@ -226,6 +243,7 @@ def score_entropy_from_features(
 
   Raises:
     ValueError: for shapes that do not fit.
+    TypeError: where sigma is differentiated.
   """
   if chunk < 1:
     raise ValueError(f'chunk must be at least 1, not {chunk}')
@@ -242,7 +260,8 @@ def score_entropy_from_features(
       f'h {h.shape}, x_t {x_t.shape} and x_0 {x_0.shape} do not describe the '
       'same tokens'
     )
-  sigma = jnp.broadcast_to(shapes.level_for(x_t, sigma, 'sigma'), x_t.shape)
+  sigma = _constant(shapes.level_for(x_t, sigma, 'sigma'))
+  sigma = jnp.broadcast_to(sigma, x_t.shape)
   value_fn, slope_fn = _kernels(process)
 
   def log_score_of(h, kernel, bias, sigma):

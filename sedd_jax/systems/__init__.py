@@ -1,0 +1,34 @@
+"""Systems: process, schedule, network, loss and sampler put together."""
+
+from typing import Any
+
+from sedd_jax.core import names
+from sedd_jax.systems import sedd
+from sedd_jax.systems.base import Bound, Loss, Request, Samples, System
+
+SYSTEMS = {'sedd': sedd.make}
+
+__all__ = ['SYSTEMS', 'Bound', 'Loss', 'Request', 'Samples', 'System', 'make']
+
+
+def make(config: Any, data_info: Any) -> System:
+  """The system that `config.system` names.
+
+  Args:
+    config: the whole config.
+    data_info: what is known of the data, among it `vocab_size`.
+
+  Returns:
+    The system.
+
+  Raises:
+    ValueError: an unknown name, or arguments that do not fit; before anything
+      is compiled.
+  """
+  return names.build(
+    SYSTEMS,
+    config.system.name,
+    'system',
+    config.system.args,
+    {'config': config, 'data_info': data_info},
+  )

@@ -1,0 +1,151 @@
+"""Samples as text: prompts with blanks, requests, samples.jsonl."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sedd_jax.systems.base import Request, Samples
+
+_BLANK = re.compile(r'\{blank:([0-9]+)\}')
+_BRACES = re.compile(r'\{blank[^}]*\}?')
+
+
+class Prompt(NamedTuple):
+  """A prompt as tokens.
+
+  Attributes:
+    tokens: `[length]` int32, 0 where free.
+    given: `[length]` bool.
+  """
+
+  tokens: np.ndarray
+  given: np.ndarray
+
+
+def parse_prompt(
+  tokenizer: Any, prompt: str, suffix: str, length: int
+) -> Prompt:
+  """Places a prompt at the start and a suffix at the end of a sequence.
+
+  `{blank:n}` in either is n free tokens; what lies between them is free too.
+
+  Args:
+    tokenizer: has `encode(text)`.
+    prompt: text, may be empty.
+    suffix: text, may be empty.
+    length: tokens of the sequence.
+
+  Returns:
+    Tokens and where they are given.
+
+  Raises:
+    ValueError: a blank that is not `{blank:n}`, or more text than fits.
+  """
+  first = _pieces(tokenizer, prompt)
+  last = _pieces(tokenizer, suffix)
+  needed = len(first.tokens) + len(last.tokens)
+  if needed > length:
+    raise ValueError(
+      f'prompt and suffix take {needed} tokens, but the samples have {length}: '
+      'set sampling.length'
+    )
+  tokens, given = np.zeros(length, np.int32), np.zeros(length, bool)
+  tokens[: len(first.tokens)], given[: len(first.given)] = first
+  if len(last.tokens):
+    tokens[-len(last.tokens) :], given[-len(last.given) :] = last
+  return Prompt(tokens, given)
+
+
+def _pieces(tokenizer: Any, text: str) -> Prompt:
+  tokens, given = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
+  # An odd place holds the number of a blank, an even one text.
+  for place, piece in enumerate(_BLANK.split(text)):
+    if place % 2:
+      tokens.append(np.zeros(int(piece), np.int32))
+      given.append(np.zeros(int(piece), bool))
+      continue
+    if bad := _BRACES.search(piece):
+      raise ValueError(
+        f'{bad.group()!r} in the prompt is no blank: write {{blank:12}} for '
+        '12 free tokens'
+      )
+    ids = np.asarray(tokenizer.encode(piece), np.int32).reshape(-1)
+    tokens.append(ids)
+    given.append(np.ones(len(ids), bool))
+  return Prompt(np.concatenate(tokens), np.concatenate(given))
+
+
+def request(
+  tokenizer: Any,
+  *,
+  length: int,
+  seeds: Sequence[int],
+  prompt: str = '',
+  suffix: str = '',
+  **options: Any,
+) -> Request:
+  """A request for samples that keep a prompt.
+
+  Args:
+    tokenizer: has `encode(text)`.
+    length: tokens a sample.
+    seeds: one a sample.
+    prompt: see `parse_prompt`.
+    suffix: see `parse_prompt`.
+    **options: further fields of `Request`.
+
+  Returns:
+    The request.
+
+  Raises:
+    ValueError: a prompt that cannot be placed.
+  """
+  if not prompt and not suffix:
+    return Request(length=length, seeds=tuple(seeds), **options)
+  placed = parse_prompt(tokenizer, prompt, suffix, length)
+  rows = len(seeds)
+  return Request(
+    length=length,
+    seeds=tuple(seeds),
+    tokens=np.tile(placed.tokens, (rows, 1)),
+    given=np.tile(placed.given, (rows, 1)),
+    **options,
+  )
+
+
+def rows(
+  samples: Samples, tokenizer: Any, request: Request, **record: Any
+) -> list[dict[str, Any]]:
+  """Samples as JSON-able rows with `text` and `seed`.
+
+  Args:
+    samples: what came of the request.
+    tokenizer: has `decode(ids)`.
+    request: the request.
+    **record: further entries of every row.
+
+  Returns:
+    One row a sample.
+  """
+  return [
+    {'text': tokenizer.decode(tokens[:length]), 'seed': int(seed), **record}
+    for tokens, length, seed in zip(
+      samples.tokens, samples.lengths, request.seeds
+    )
+  ]
+
+
+def write_jsonl(
+  path: str | os.PathLike, lines: Iterable[dict[str, Any]]
+) -> None:
+  """Writes rows, one JSON object a line; the file appears whole."""
+  partial = f'{os.fspath(path)}.partial'
+  with open(partial, 'w', encoding='utf-8') as file:
+    for line in lines:
+      file.write(json.dumps(line, ensure_ascii=False) + '\n')
+  os.replace(partial, path)
+

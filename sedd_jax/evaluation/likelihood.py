@@ -1,0 +1,143 @@
+"""Likelihood bounds over a split: sums, standard error, units."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from sedd_jax.core import units
+
+RowsFn = Callable[..., Any]
+
+
+def evaluated_indices(num_sequences: int, max_sequences: int) -> np.ndarray:
+  """The sequences that are evaluated: all, or evenly spread ones.
+
+  Args:
+    num_sequences: sequences of the split.
+    max_sequences: how many at most; 0 for all.
+
+  Returns:
+    int32 `[n]`, ascending.
+
+  >>> evaluated_indices(10, 5).tolist()
+  [0, 2, 4, 6, 8]
+  """
+  count = min(num_sequences, max_sequences or num_sequences)
+  return (np.arange(count) * num_sequences // max(count, 1)).astype(np.int32)
+
+
+def evaluate(
+  bound_fn: RowsFn,
+  params: Any,
+  aux: Any,
+  dataset: Any,
+  *,
+  split: str,
+  seed: int = 0,
+  batch_size: int = 32,
+  multiple_of: int = 1,
+  max_sequences: int = 0,
+  progress: Callable[[Any], Any] = lambda batches: batches,
+) -> dict[str, Any]:
+  """The mean bound on -log p over a split, with its standard error.
+
+  A sequence's noise depends on its place in the split, so the figures do not
+  depend on the batch size.  The standard error is that of the ratio of sums
+  over sequences; it covers the choice of sequences and the draws of time and
+  noise alike.
+
+  Args:
+    bound_fn: `(params, aux, key, batch) -> Bound` of host arrays `[b]`.
+    params: the system's parameters.
+    aux: what it carries besides.
+    dataset: has `info`, `num_sequences(split)` and `eval_batch(split, indices,
+      count)`.
+    split: its name.
+    seed: of the noise.
+    batch_size: sequences at once.
+    multiple_of: batches have a multiple of so many rows, that of devices.
+    max_sequences: how many, evenly spread over the split; 0 for all.
+    progress: wraps the iterable of batches.
+
+  Returns:
+    A JSON-able dict: nats_per_token, standard_error (of it),
+    bits_per_character, perplexity, terms (nats a token), split, num_sequences,
+    num_tokens, seed.
+
+  Raises:
+    ValueError: a split with nothing to evaluate.
+  """
+  total = dataset.num_sequences(split)
+  indices = evaluated_indices(total, max_sequences)
+  if not len(indices):
+    raise ValueError(f'split {split!r} has no sequence to evaluate')
+  size = -(-min(batch_size, len(indices)) // multiple_of) * multiple_of
+  # Padding rows lie beyond the split: the data gives them no valid token.
+  padded = np.full(-(-len(indices) // size) * size, total, np.int32)
+  padded[: len(indices)] = indices
+  key = jax.random.fold_in(jax.random.key(seed), 0)
+  rows: list[Any] = []
+  for place in progress(range(0, len(padded), size)):
+    batch = dataset.eval_batch(split, padded[place : place + size], total)
+    rows.append(jax.device_get(bound_fn(params, aux, key, batch)))
+  nats, weight = (
+    np.concatenate([np.asarray(getattr(row, field)) for row in rows])
+    for field in ('nats', 'weight')
+  )
+  nats, weight = (x[: len(indices)].astype(np.float64) for x in (nats, weight))
+  mean, error = ratio_and_error(nats, weight)
+  terms = {}
+  for name in rows[0].terms:
+    term = np.concatenate([np.asarray(row.terms[name]) for row in rows])
+    term = term[: len(indices)].astype(np.float64)
+    terms[name] = float(term.sum() / weight.sum())
+  info = dataset.info
+  return {
+    'nats_per_token': mean,
+    'standard_error': error,
+    'bits_per_character': units.bits_per_character(
+      mean, info.num_tokens[split], info.num_characters[split]
+    ),
+    'perplexity': math.exp(mean) if mean < 700 else math.inf,
+    'terms': terms,
+    'split': split,
+    'num_sequences': len(indices),
+    'num_tokens': int(weight.sum()),
+    'seed': seed,
+  }
+
+
+def ratio_and_error(
+  nats: np.ndarray, weight: np.ndarray
+) -> tuple[float, float]:
+  """Sum of nats over sum of weights, and the standard error of that ratio.
+
+  Args:
+    nats: `[n]`, nats a sequence.
+    weight: `[n]`, tokens a sequence.
+
+  Returns:
+    The ratio, and its standard error by linearisation; NaN for one sequence.
+  """
+  count, total = len(nats), weight.sum()
+  ratio = nats.sum() / total
+  if count < 2:
+    return float(ratio), math.nan
+  residual = nats - ratio * weight
+  variance = np.sum(residual**2) * count / (count - 1)
+  return float(ratio), float(np.sqrt(variance) / total)
+
+
+def describe(result: Mapping[str, Any], unit: str) -> str:
+  """One line of text about an evaluation."""
+  per = 'byte' if unit == 'byte' else 'character'
+  return (
+    f'{result["split"]}, {result["num_sequences"]} sequences, protocol '
+    f'{result.get("protocol", "bound")}: {result["nats_per_token"]:.4f} '
+    f'± {result["standard_error"]:.4f} nats per token, '
+    f'{result["bits_per_character"]:.4f} bits per {per}, '
+    f'perplexity {result["perplexity"]:.2f}'
+  )
