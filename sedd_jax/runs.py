@@ -1,0 +1,295 @@
+"""A run as an object: what its config builds, and a stored one as functions."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sedd_jax import config_checks, flags, systems
+from sedd_jax.data import pipeline
+from sedd_jax.evaluation import generate
+from sedd_jax.systems.base import Bound, Samples, System
+from sedd_jax.training import checkpoint
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What a config describes.
+
+  Attributes:
+    config: the config.
+    dataset: its data.
+    system: its system.
+  """
+
+  config: Any
+  dataset: Any
+  system: System
+
+  @property
+  def tokenizer(self) -> Any:
+    """The data's tokenizer."""
+    return self.dataset.info.tokenizer
+
+  @property
+  def length(self) -> int:
+    """Tokens of a sample."""
+    return self.config.sampling.length or self.config.data.seq_len
+
+  def initial_params(self) -> PyTree | None:
+    """The weights of `config.init_from`, or None where it is empty.
+
+    Raises:
+      ValueError: a checkpoint that does not fit the config, or none.
+    """
+    source = self.config.init_from
+    if not source:
+      return None
+    if (pathlib.Path(source) / flags.CONFIG_FILE).is_file():
+      params, _, _ = restored(self.system, source)
+    elif self.system.load_pretrained is not None:
+      params = self.system.load_pretrained(source)
+    else:
+      raise ValueError(
+        f'init_from: system {self.config.system.name!r} reads folders of runs '
+        f'only, and {source!r} has no {flags.CONFIG_FILE}'
+      )
+    wanted, _ = jax.eval_shape(self.system.init, jax.random.key(0))
+    require_same_shapes(params, wanted, source)
+    return params
+
+
+def require_same_shapes(params: PyTree, wanted: PyTree, source: str) -> None:
+  """Raises ValueError, naming the first parameter that does not fit."""
+  have, want = (
+    {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+    for leaves in (
+      jax.tree_util.tree_leaves_with_path(params),
+      jax.tree_util.tree_leaves_with_path(wanted),
+    )
+  )
+  for name in sorted(have.keys() | want.keys()):
+    if have.get(name) != want.get(name):
+      raise ValueError(
+        f'init_from: {source} has {name} of shape {have.get(name)}, the config '
+        f'makes it {want.get(name)}'
+      )
+
+
+def build(config: Any) -> Experiment:
+  """Data and system of a config.
+
+  Args:
+    config: a checked config.
+
+  Returns:
+    The experiment.
+
+  Raises:
+    DataError: the data is missing or damaged.
+    ValueError: a system that cannot be made of these parts.
+  """
+  data = config.data
+  dataset = pipeline.load(
+    source=data.source,
+    path=data.path,
+    tokenizer=data.tokenizer,
+    seq_len=data.seq_len,
+    limit=data.limit,
+    validation_fraction=data.validation_fraction,
+  )
+  return Experiment(config, dataset, systems.make(config, dataset.info))
+
+
+def restored(
+  system: System, workdir: str | os.PathLike
+) -> tuple[PyTree, PyTree, int]:
+  """Averaged parameters, aux and step of a run's newest whole checkpoint.
+
+  Raises:
+    ValueError: there is none.
+    checkpoint.CheckpointError: all are damaged.
+  """
+  folder = pathlib.Path(workdir) / 'checkpoints'
+  params, aux = jax.eval_shape(system.init, jax.random.key(0))
+  with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
+    found = checkpoints.restore_ema(params, aux)
+  if found is None:
+    raise ValueError(f'no checkpoint in {folder}: train the run first')
+  params, aux, step, _ = found
+  return params, aux, step
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A trained system as functions of tokens, with averaged parameters.
+
+  Attributes:
+    experiment: what its config describes.
+    params: the averaged parameters.
+    aux: what the system carries besides.
+    step: the updates made.
+  """
+
+  experiment: Experiment
+  params: PyTree
+  aux: PyTree
+  step: int
+
+  @property
+  def config(self) -> Any:
+    """The config that was stored."""
+    return self.experiment.config
+
+  @property
+  def tokenizer(self) -> Any:
+    """Has `encode(text)`, `decode(ids)` and `vocab_size`."""
+    return self.experiment.tokenizer
+
+  def score_fn(self, x_t: jax.Array, sigma: jax.Array) -> jax.Array:
+    """log p_t(y) / p_t(x_t), as `sedd_jax.samplers.sample` wants it.
+
+    Args:
+      x_t: `[batch, length]` int32.
+      sigma: `[batch]`, total noise.
+
+    Returns:
+      `[batch, length, num_states]`.
+
+    Raises:
+      ValueError: a system without scores.
+    """
+    make = self.experiment.system.score_fn
+    if make is None:
+      raise ValueError(f'system {self.config.system.name!r} has no score')
+    return make(self.params, self.aux)(x_t, sigma)
+
+  def sample(
+    self,
+    num_samples: int = 1,
+    *,
+    seeds: Sequence[int] | None = None,
+    prompt: str = '',
+    suffix: str = '',
+    length: int | None = None,
+    **options: Any,
+  ) -> Samples:
+    """Draws samples; what is not given is as in the config.
+
+    Args:
+      num_samples: how many.
+      seeds: one a sample; 0, 1, ... from the config's seed by default.
+      prompt: text that is kept; `{blank:n}` is n free tokens.
+      suffix: text that samples end with.
+      length: tokens a sample.
+      **options: fields of `systems.Request`, such as method, steps.
+
+    Returns:
+      Tokens `[num_samples, length]` and more; `tokenizer.decode` makes text.
+
+    Raises:
+      ValueError: a prompt that does not fit, an unknown method.
+    """
+    config = self.config
+    if self.experiment.system.sample is None:
+      raise ValueError(f'system {config.system.name!r} draws no samples')
+    seeds = seeds or range(config.seed, config.seed + num_samples)
+    settings = {
+      'method': config.sampling.method,
+      'steps': config.sampling.steps,
+      'batch_size': config.sampling.batch_size,
+      'options': {'grid': config.sampling.grid},
+      **options,
+    }
+    request = generate.request(
+      self.tokenizer,
+      length=length or self.experiment.length,
+      seeds=seeds,
+      prompt=prompt,
+      suffix=suffix,
+      **settings,
+    )
+    return self.experiment.system.sample(self.params, self.aux, request)
+
+  def bound(self, tokens: jax.Array, seed: int = 0) -> Bound:
+    """An upper bound on -log p of each sequence, in nats.
+
+    Args:
+      tokens: `[batch, length]` int32.
+      seed: of the draws of time and noise.
+
+    Returns:
+      Nats and counted tokens `[batch]`, and the terms.
+
+    Raises:
+      ValueError: a system without likelihood, or tokens of another shape.
+    """
+    if self.experiment.system.bound is None:
+      raise ValueError(f'system {self.config.system.name!r} has no likelihood')
+    tokens = jnp.asarray(tokens, jnp.int32)
+    if tokens.ndim != 2:
+      raise ValueError(f'tokens must be [batch, length], not {tokens.shape}')
+    batch = {
+      'tokens': tokens,
+      'valid': jnp.ones(tokens.shape, bool),
+      'index': jnp.arange(len(tokens)),
+      'count': jnp.asarray(len(tokens)),
+    }
+    key = jax.random.fold_in(jax.random.key(seed), 0)
+    return self.experiment.system.bound(self.params, self.aux, key, batch)
+
+  def tokens(self, split: str) -> np.ndarray:
+    """All tokens of a split, `[num_tokens]`."""
+    return self.experiment.dataset.tokens(split)
+
+
+def load_run(workdir: str | os.PathLike) -> Run:
+  """A stored run as functions.
+
+  Args:
+    workdir: the run's folder.
+
+  Returns:
+    The run, with the averaged parameters of its newest whole checkpoint.
+
+  Raises:
+    ValueError: no run in that folder, or none of its checkpoints is whole.
+    DataError: its data is not there any more.
+  """
+  stored = pathlib.Path(workdir) / flags.CONFIG_FILE
+  if not stored.is_file():
+    raise ValueError(f'no run in {workdir}: it has no {flags.CONFIG_FILE}')
+  config = config_checks.from_json(stored.read_text())
+  return load(config, workdir)
+
+
+def load(config: Any, workdir: str | os.PathLike) -> Run:
+  """A stored run with a config of its own choosing for what may change.
+
+  Where the folder holds no checkpoint, `init_from` gives the parameters.
+
+  Args:
+    config: the run's config, with other settings of evaluation or sampling.
+    workdir: the run's folder.
+
+  Returns:
+    The run.
+
+  Raises:
+    ValueError: neither a checkpoint nor init_from.
+  """
+  experiment = build(config)
+  trained = (pathlib.Path(workdir) / flags.CONFIG_FILE).is_file()
+  if config.init_from and not trained:
+    params, step = experiment.initial_params(), 0
+    aux = jax.jit(experiment.system.init)(jax.random.key(config.seed))[1]
+  else:
+    params, aux, step = restored(experiment.system, workdir)
+  return Run(experiment, params, aux, step)
