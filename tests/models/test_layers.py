@@ -1,0 +1,160 @@
+"""The transformer's layers against their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sedd_jax.models import embeddings, heads, layers
+
+
+def test_layer_norm():
+  x = np.random.default_rng(0).normal(3, 2, (2, 3, 8))
+  weight = np.linspace(-1, 2, 8)
+  mean = x.mean(-1, keepdims=True)
+  variance = ((x - mean) ** 2).mean(-1, keepdims=True)
+  expected = (x - mean) / np.sqrt(variance + 1e-5) * weight
+  out = layers.LayerNorm().apply(
+    {'params': {'weight': jnp.asarray(weight, 'float32')}},
+    jnp.asarray(x, 'bfloat16'),
+  )
+  assert out.dtype == jnp.float32
+  np.testing.assert_allclose(out, expected, atol=0.05)
+  exact = layers.LayerNorm().apply(
+    {'params': {'weight': jnp.asarray(weight, 'float32')}},
+    jnp.asarray(x, 'float32'),
+  )
+  np.testing.assert_allclose(exact, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_linear_and_its_dtype():
+  x = np.random.default_rng(1).normal(size=(2, 3, 4)).astype(np.float32)
+  layer = layers.Linear(5, dtype='bfloat16')
+  params = layer.init(jax.random.key(0), x)
+  out = layer.apply(params, x)
+  assert out.dtype == jnp.bfloat16
+  assert params['params']['kernel'].dtype == jnp.float32
+  kernel, bias = (np.asarray(params['params'][k]) for k in ('kernel', 'bias'))
+  expected = x @ kernel + bias
+  np.testing.assert_allclose(out.astype('float32'), expected, atol=0.03)
+
+
+def test_attention_is_softmax_over_valid_keys():
+  rng = np.random.default_rng(2)
+  q, k, v = rng.normal(size=(3, 2, 5, 2, 4)).astype(np.float32)
+  valid = np.array([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1]], bool)
+  weights = np.exp(np.einsum('btnh,bsnh->bnts', q, k) / 2)
+  weights *= valid[:, None, None]
+  weights /= weights.sum(-1, keepdims=True)
+  expected = np.einsum('bnts,bsnh->btnh', weights, v)
+  out = layers.attention(*map(jnp.asarray, (q, k, v, valid)), 'xla')
+  np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+CUDNN = dict(
+  dtype='bfloat16', head_dim=64, length=7, masked=False, capability=8.0
+)
+
+
+@pytest.mark.parametrize(
+  'changes, obstacle',
+  [
+    ({}, None),
+    (dict(dtype='float16'), None),
+    (dict(masked=True, length=8), None),
+    (dict(head_dim=128), None),
+    (dict(head_dim=256, capability=9.0), None),
+    (dict(capability=None), 'it needs a CUDA GPU'),
+    (dict(dtype='float32'), 'not float32'),
+    (dict(head_dim=60), 'not 60'),
+    (dict(head_dim=136), 'up to 128 wide, not 136'),
+    (dict(head_dim=264, capability=9.0), 'up to 256 wide, not 264'),
+    (dict(masked=True), 'must be even, not 7'),
+  ],
+)
+def test_where_cudnn_can_be_used(changes, obstacle):
+  case = CUDNN | changes
+  found = layers.cudnn_obstacle(**case)
+  assert found is None if obstacle is None else obstacle in found
+  auto = layers.attention_implementation('auto', **case)
+  assert auto == ('xla' if obstacle else 'cudnn')
+  assert layers.attention_implementation('xla', **case) == 'xla'
+  if obstacle:
+    with pytest.raises(ValueError, match=obstacle):
+      layers.attention_implementation('cudnn', **case)
+  else:
+    assert layers.attention_implementation('cudnn', **case) == 'cudnn'
+
+
+def test_this_computer_has_no_compute_capability_on_cpu():
+  with jax.default_device(jax.devices('cpu')[0]):
+    assert layers.compute_capability() is None
+
+
+def test_dropout_keeps_the_mean_and_the_stated_share():
+  x = jnp.full((4, 100, 100), 3.0)
+  keys = jax.random.split(jax.random.key(0), 4)
+  out = np.asarray(jax.jit(layers.dropout, static_argnums=2)(x, keys, 0.1))
+  np.testing.assert_allclose(np.unique(out), [0, 3 / 0.9], rtol=1e-6)
+  # 40,000 draws: one standard deviation is 0.0015.
+  assert np.mean(out == 0) == pytest.approx(0.1, abs=0.006)
+  assert not np.array_equal(out[0], out[1])
+
+
+def test_rotary_turns_pairs_and_sees_distances_only():
+  rng = np.random.default_rng(3)
+  head_dim = 8
+  x = rng.normal(size=(1, 6, 1, head_dim)).astype(np.float32)
+  out = np.asarray(embeddings.rotated(jnp.asarray(x)))
+  for position in range(6):
+    for i in range(4):
+      angle = position * 10000.0 ** (-2 * i / head_dim)
+      pair = x[0, position, 0, i] + 1j * x[0, position, 0, i + 4]
+      turned = pair * np.exp(1j * angle)
+      np.testing.assert_allclose(
+        out[0, position, 0, [i, i + 4]],
+        [turned.real, turned.imag],
+        rtol=1e-4,
+        atol=1e-5,
+      )
+  same = np.broadcast_to(x[:, :1], x.shape)
+  out = np.asarray(embeddings.rotated(jnp.asarray(same)))[0, :, 0]
+  products = out @ out.T
+  for distance in range(6):
+    diagonal = np.diagonal(products, distance)
+    np.testing.assert_allclose(diagonal, diagonal[0], rtol=1e-4, atol=1e-5)
+
+
+def test_rotation_of_long_sequences_is_exact():
+  cos, sin = embeddings.rotary_tables(4096, 64)
+  angle = 4095 * np.float64(10000.0) ** (-2 * 1 / 64)
+  np.testing.assert_allclose(cos[4095, 1], np.cos(angle), rtol=1e-6)
+  np.testing.assert_allclose(sin[4095, 1], np.sin(angle), rtol=1e-6)
+
+
+def test_log_score_at_high_and_low_noise():
+  logits = jnp.zeros((2, 1, 5))
+  x_t = jnp.array([[4], [1]])
+  sigma = jnp.array([1e-4, 20.0])
+  out = np.asarray(heads.log_score(logits, x_t, sigma, True))
+  expected = -np.log(np.expm1([1e-4, 20.0])) - np.log(4)
+  np.testing.assert_allclose(out[:, 0, 0], expected, rtol=1e-5)
+  assert out[0, 0, 4] == out[1, 0, 1] == 0
+  plain = heads.log_score(logits + 2, x_t, sigma, False)
+  np.testing.assert_array_equal(plain[0, 0], [2, 2, 2, 2, 0])
+
+
+def test_log_score_of_bfloat16_logits_is_float32():
+  logits = jnp.zeros((1, 1, 5), 'bfloat16')
+  out = heads.log_score(logits, jnp.array([[4]]), jnp.array([1e-4]), True)
+  assert out.dtype == jnp.float32
+  np.testing.assert_allclose(
+    out[0, 0, 0], -np.log(np.expm1(1e-4)) - np.log(4), rtol=1e-6
+  )
+
+
+def test_log_score_refuses_what_does_not_fit():
+  with pytest.raises(ValueError, match='do not fit'):
+    heads.log_score(
+      jnp.zeros((2, 3, 5)), jnp.zeros((2, 3), int), jnp.ones((2, 1)), True
+    )
