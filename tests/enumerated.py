@@ -29,7 +29,7 @@ def _for_each_clean(cost, states, data):
 
 
 @jax.jit
-def _score_entropies(process, states, data, tables, sigmas):
+def score_entropies(process, states, data, tables, sigmas):
   def at_level(table, sigma):
     return _for_each_clean(
       lambda x_t, x_0: sj.losses.score_entropy(
@@ -158,7 +158,7 @@ class Space:
     ts = np.exp(log_t)
     sigmas = np.array([self.sigma(t) for t in ts])
     nats = np.asarray(
-      _score_entropies(
+      score_entropies(
         self.process, self.states, self.data, self.log_scores(ts), sigmas
       )
     )
@@ -281,3 +281,40 @@ class Space:
       rows = weights / np.where(total > 0, total, 1)
       law = law @ oracles.product_kernel(rows)
     return law @ oracles.product_kernel(self.decoder(t_min, delta))
+
+
+def score_fn(space):
+  """The scores of a space at any level, as float32 code asks for them.
+
+  Args:
+    space: a `Space`.
+
+  Returns:
+    `(x_t [batch, length], sigma [batch]) -> log_score`.
+  """
+  states, length = space.num_states, space.length
+  prior = np.asarray(space.process.prior_probs(), np.float64)
+  data = oracles.embed(space.data_law, space.vocab_size, states, length)
+  rng = np.random.default_rng(space.seed + 1)
+  shift = space.wrong * rng.standard_normal((states**length, length, states))
+  places = states ** np.arange(length)[::-1]
+  neighbours = np.empty((states**length, length, states), np.int64)
+  for position in range(length):
+    for symbol in range(states):
+      y = np.array(space.states)
+      y[:, position] = symbol
+      neighbours[:, position, symbol] = y @ places
+
+  def of_row(x, sigma):
+    alpha = jnp.exp(-sigma)
+    kernel = alpha * jnp.eye(states) + (1 - alpha) * prior[None]
+    joint = jnp.ones((1, 1))
+    for _ in range(length):
+      joint = jnp.kron(joint, kernel)
+    law = jnp.log(data @ joint)
+    place = jnp.sum(x * places)
+    ratio = law[jnp.asarray(neighbours)[place]] - law[place]
+    ratio = jnp.maximum(ratio, -80.0) + jnp.asarray(shift)[place]
+    return jnp.where(jax.nn.one_hot(x, states, dtype=bool), 0, ratio)
+
+  return jax.vmap(of_row)

@@ -121,9 +121,8 @@ class System:
       JSON-able dict.
     score_fn: `(params, aux) -> (x_t, sigma) -> log_score`, or None for systems
       without one.
-    export: `(params, path)` writes a checkpoint in the original's layout, or
+    load_pretrained: `(path) -> params` reads a checkpoint of the original's, or
       None.
-    load_pretrained: `(path) -> params` reads one, or None.
   """
 
   init: Callable[..., Any]
@@ -137,5 +136,4 @@ class System:
     default_factory=dict
   )
   score_fn: Callable[..., Any] | None = None
-  export: Callable[..., None] | None = None
   load_pretrained: Callable[..., PyTree] | None = None

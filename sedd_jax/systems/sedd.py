@@ -182,10 +182,9 @@ def make(config: Any, data_info: Any) -> base.System:
     sample=sample,
     score_fn=lambda params, aux: log_score_fn(params),
     load_pretrained=functools.partial(
-      _load_pretrained, network=network, scale_by_sigma=scale_by_sigma
-    ),
-    export=functools.partial(
-      _export, network=network, scale_by_sigma=scale_by_sigma
+      _load_pretrained,
+      network=network,
+      scale_by_sigma=scale_by_sigma,
     ),
   )
 
@@ -242,18 +241,8 @@ def _load_pretrained(path, *, network, scale_by_sigma):
     'scale_by_sigma': scale_by_sigma,
   }
   for name, value in wanted.items():
-    if name in sizes and sizes[name] != value:
+    if sizes[name] is not None and sizes[name] != value:
       raise ValueError(
-        f'{path} has {name} {sizes[name]}, the config makes it {value}'
+        f'{path} has {name} = {sizes[name]}, the config makes it {value}'
       )
   return params
-
-
-def _export(params, path, *, network, scale_by_sigma):
-  """Writes the parameters in the released code's layout."""
-  pretrained.save_sedd(
-    path,
-    params,
-    num_heads=network.num_heads,
-    scale_by_sigma=scale_by_sigma,
-  )

@@ -1,0 +1,16 @@
+"""A process from outside the package that has no scores."""
+
+import dataclasses
+
+from sedd_jax import processes
+
+
+@dataclasses.dataclass(frozen=True)
+class Other(processes.TokenProcess):
+  """Named in a config; never asked for anything."""
+
+  vocab_size: int
+
+  @property
+  def num_states(self):
+    return self.vocab_size

@@ -1,0 +1,415 @@
+"""SEDD put together: trajectories, layouts, likelihoods, samples."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sedd_jax as sj
+from sedd_jax import default_config, systems
+from sedd_jax.models import DiffusionTransformer, heads, pretrained
+from sedd_jax.systems import score_bound
+from sedd_jax.training import optimizer, parallel, state, step
+from tests import enumerated, golden_numbers
+
+VOCAB = 7
+LENGTH = 6
+
+
+class Info:
+  vocab_size = VOCAB
+
+
+def small_config(**fields):
+  config = default_config.get_config()
+  config.model.update(
+    {
+      'hidden_size': 16,
+      'num_layers': 2,
+      'num_heads': 2,
+      'cond_size': 8,
+      'dtype': 'float32',
+      'dropout': 0.0,
+    }
+  )
+  config.data.seq_len = LENGTH
+  for path, value in fields.items():
+    group, name = path.split('__')
+    config[group][name] = value
+  return config
+
+
+@functools.cache
+def made(**fields):
+  return systems.make(small_config(**fields), Info())
+
+
+@functools.cache
+def params_of(**fields):
+  """Parameters that are all random: at init the output would be flat."""
+  params, _ = jax.jit(made(**fields).init)(jax.random.key(0))
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda p: p + 0.2 * rng.standard_normal(p.shape).astype(np.float32), params
+  )
+
+
+def batch_of(rows, seed=0, **changes):
+  tokens = np.random.default_rng(seed).integers(VOCAB, size=(rows, LENGTH))
+  batch = {
+    'tokens': tokens.astype(np.int32),
+    'valid': np.ones((rows, LENGTH), bool),
+    'index': np.arange(rows, dtype=np.int32),
+    'count': np.int32(rows),
+  }
+  return {**batch, **changes}
+
+
+UNIFORM = {'process__name': 'uniform', 'schedule__name': 'geometric'}
+NOISES = [pytest.param({}, id='absorb'), pytest.param(UNIFORM, id='uniform')]
+
+
+def race(keys, probs, uniform):
+  del keys
+  return jnp.argmax(probs / (1e-10 - jnp.log(uniform + 1e-10)), axis=-1)
+
+
+@pytest.mark.parametrize('graph', ['absorb', 'uniform'])
+@pytest.mark.parametrize('run', ['analytic', 'euler', 'analytic_proj'])
+def test_golden_trajectory(graph, run):
+  """The released sampler's tokens at every step, its uniforms given."""
+  golden = golden_numbers.load('sedd_trajectory')
+  tensors = golden_numbers.load(f'sedd_model_{graph}')
+  params, sizes = pretrained.from_state_dict(
+    {k[3:]: v for k, v in tensors.items() if k.startswith('sd/')}
+  )
+  fields = ('num_states', 'hidden_size', 'num_layers', 'num_heads', 'cond_size')
+  network = DiffusionTransformer(**{name: sizes[name] for name in fields})
+  absorb = graph == 'absorb'
+  vocab_size = sizes['num_states'] - absorb
+  process = (sj.processes.Absorbing if absorb else sj.processes.Uniform)(
+    vocab_size=vocab_size
+  )
+  schedule = (
+    sj.noise_schedules.LogLinear() if absorb else sj.noise_schedules.Geometric()
+  )
+  prefix = f'{graph}_{run}_'
+  of = {
+    key.removeprefix(prefix): value
+    for key, value in golden.items()
+    if key.startswith(prefix)
+    and not key.removeprefix(prefix).startswith('proj_')
+  }
+  steps = int(of['u'].shape[0])
+  tokens = given = None
+  if run == 'analytic_proj':
+    places = of['locs']
+    tokens = np.zeros(of['x_init'].shape, np.int32)
+    given = np.zeros(of['x_init'].shape, bool)
+    tokens[:, places], given[:, places] = of['ids'], True
+  last = np.ones((*of['u'].shape[1:],), of['u'].dtype)
+  last[..., : of['u_denoise'].shape[-1]] = of['u_denoise']
+  uniforms = jnp.asarray(np.concatenate([of['u'], last[None]]))
+
+  def draw(keys, weights, x_t, step):
+    return race(keys, weights, uniforms[step])
+
+  def score_fn(x_t, sigma):
+    logits = network.apply({'params': params}, x_t, sigma)
+    return heads.log_score(logits, x_t, sigma, absorb)
+
+  path = sj.samplers.sample(
+    score_fn,
+    jax.random.key(0),
+    of['x_init'].shape,
+    process=process,
+    schedule=schedule,
+    steps=steps,
+    method='euler' if run == 'euler' else 'tweedie',
+    tokens=tokens,
+    given=given,
+    start=jnp.asarray(of['x_init']),
+    grid='reference',
+    return_path=True,
+    draw_fn=draw,
+  )
+  np.testing.assert_array_equal(path[:-1], of['model_x'])
+  final = of['final']
+  if given is not None:
+    # The released code does not clamp its last result; we do.
+    final = np.where(given, tokens, final)
+  np.testing.assert_array_equal(path[-1], final)
+
+
+@pytest.mark.parametrize('noise', NOISES)
+def test_training_is_the_same_on_any_number_of_devices(noise):
+  fields = {**noise, 'model__dropout': 0.3}
+  system = made(**fields)
+  updates = optimizer.make('sgd', learning_rate=1e-3)
+
+  def losses(devices):
+    layout = parallel.make('pmap', jax.devices()[:devices])
+    train_step = layout.compile_step(
+      functools.partial(
+        step.train_step,
+        system=system,
+        optimizer=updates,
+        reduction='sequence',
+        ema_decay=0.9,
+        axis=layout.axis,
+      )
+    )
+    current = layout.place(
+      state.create(system.init, updates, 0, params_of(**fields))
+    )
+    found = []
+    for number in range(3):
+      current, metrics = train_step(current, layout.put(batch_of(8, number)))
+      found.append(float(metrics['loss']))
+    return found, jax.device_get(current.params)
+
+  one, params = losses(1)
+  for devices in (2, 4, 8):
+    several, other = losses(devices)
+    np.testing.assert_allclose(several, one, rtol=1e-5)
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+      other,
+      params,
+    )
+
+
+@pytest.mark.parametrize('noise', NOISES)
+def test_chunked_and_plain_loss_agree(noise):
+  chunked, plain = (
+    made(**noise, training__loss_chunk=chunk) for chunk in (4, 0)
+  )
+  params, batch = params_of(**noise), batch_of(3)
+
+  def value(system):
+    def mean(params):
+      return jnp.mean(system.loss(params, (), jax.random.key(1), batch).nats)
+
+    return jax.jit(jax.value_and_grad(mean))(params)
+
+  (loss, gradient), (want, want_gradient) = value(chunked), value(plain)
+  np.testing.assert_allclose(loss, want, rtol=1e-5)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+    gradient,
+    want_gradient,
+  )
+
+
+def test_loss_is_dwdse_of_the_network():
+  """The system's draws are those its keys say, and the formula is dwdse's."""
+  system, params, batch = made(), params_of(), batch_of(4)
+  loss = jax.jit(system.loss)(params, (), jax.random.key(5), batch)
+  score_fn = system.score_fn(params, ())
+  process = sj.processes.Absorbing(vocab_size=VOCAB)
+  schedule = sj.noise_schedules.LogLinear()
+  u = sj.core.times.low_discrepancy(
+    jax.random.key(5), jnp.asarray(batch['index']), 4
+  )
+  t = 1e-3 + (1 - 1e-3) * u
+  sigma = schedule.total(t)
+  for i in range(4):
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), i), 0)
+    x_0 = jnp.asarray(batch['tokens'][i : i + 1])
+    x_t = process.sample(key, x_0[0], 0.0, sigma[i])[None]
+    nats = sj.losses.score_entropy(
+      score_fn(x_t, sigma[i : i + 1]), x_t, x_0, sigma[i], process=process
+    )
+    want = float(schedule.rate(t[i]) * nats.sum())
+    assert float(loss.nats[i]) == pytest.approx(want, rel=1e-4)
+  np.testing.assert_array_equal(loss.weight, LENGTH)
+
+
+@pytest.mark.parametrize('noise', NOISES)
+def test_an_example_does_not_depend_on_its_batch(noise):
+  fields = {**noise, 'model__dropout': 0.3}
+  system, params = made(**fields), params_of(**fields)
+  whole = batch_of(4)
+  part = {k: v[2:] if np.ndim(v) else v for k, v in whole.items()}
+  loss = jax.jit(system.loss)
+  np.testing.assert_allclose(
+    loss(params, (), jax.random.key(0), part).nats,
+    loss(params, (), jax.random.key(0), whole).nats[2:],
+    rtol=1e-4,
+  )
+
+
+@pytest.mark.parametrize('noise', NOISES)
+def test_invalid_and_given_positions_do_not_count(noise):
+  system, params = made(**noise), params_of(**noise)
+  valid = np.ones((2, LENGTH), bool)
+  valid[:, 4:] = False
+  given = np.zeros((2, LENGTH), bool)
+  given[:, 0] = True
+  batch = batch_of(2, valid=valid, given=given)
+  other = {**batch, 'tokens': np.where(valid, batch['tokens'], 0)}
+  for of in (jax.jit(system.loss), jax.jit(system.bound)):
+    got = of(params, (), jax.random.key(0), batch)
+    np.testing.assert_array_equal(got.weight, 3)
+    # What stands at invalid places does not matter.
+    want = of(params, (), jax.random.key(0), other)
+    np.testing.assert_allclose(got.nats, want.nats, rtol=1e-5)
+
+
+@pytest.mark.parametrize('noise', NOISES)
+def test_fresh_network_scores_log_v_per_token(noise):
+  """At zero output absorbing SEDD predicts the uniform law, in nats ln V."""
+  if noise:
+    pytest.skip('uniform noise is not scaled to start there')
+  system = made()
+  params, aux = jax.jit(system.init)(jax.random.key(0))
+  batch = batch_of(2000)
+  bound = jax.jit(system.bound)(params, aux, jax.random.key(0), batch)
+  mean = float(bound.nats.sum() / bound.weight.sum())
+  assert mean == pytest.approx(math.log(VOCAB), rel=0.01)
+  np.testing.assert_allclose(sum(bound.terms.values()), bound.nats, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['absorbing', 'uniform'])
+@pytest.mark.parametrize('wrong', [0.0, 1.0])
+def test_the_estimate_is_unbiased(name, wrong):
+  """The Monte Carlo bound against its exact expectation, for every x_0."""
+  schedule = sj.noise_schedules.LogLinear(eps=0.05)
+  space = enumerated.Space(name, 2, 2, schedule, wrong=wrong)
+  with jax.enable_x64(True):
+    exact = space.bound(1e-2, 1e-6)
+  score_fn = enumerated.score_fn(space)
+  repeats = 4000
+  x_0 = jnp.tile(jnp.asarray(space.data, jnp.int32), (repeats, 1))
+
+  @jax.jit
+  def estimate(key, x_0):
+    return score_bound.bound(
+      score_fn,
+      key,
+      x_0,
+      process=space.process,
+      schedule=schedule,
+      points=4,
+      t_min=1e-2,
+    ).nats
+
+  nats = np.asarray(estimate(jax.random.key(0), x_0), np.float64)
+  nats = nats.reshape(repeats, -1)
+  error = nats.std(0) / np.sqrt(repeats)
+  assert np.all(np.abs(nats.mean(0) - exact) < 4.5 * error + 1e-4)
+  assert np.all(error < 0.05 * exact)
+
+
+def absorbing_nats(p_hat_fn, sample_fn, length, vocab_size):
+  """Mean bound of absorbing noise for a network given as p̂(x_0 | x_t)."""
+  process = sj.processes.Absorbing(vocab_size=vocab_size)
+  schedule = sj.noise_schedules.LogLinear()
+
+  def score_fn(x_t, sigma):
+    p_hat = jnp.maximum(p_hat_fn(x_t), 1e-30)
+    em = sj.core.numerics.log_expm1(sigma)[:, None, None]
+    return jnp.pad(jnp.log(p_hat) - em, [(0, 0), (0, 0), (0, 1)])
+
+  result = jax.jit(
+    functools.partial(
+      score_bound.bound,
+      score_fn,
+      process=process,
+      schedule=schedule,
+      points=16,
+    )
+  )(jax.random.key(0), sample_fn(4000, length))
+  nats = np.asarray(result.nats, np.float64)
+  return nats.mean(), nats.std() / np.sqrt(len(nats))
+
+
+def test_an_independent_source_scores_its_entropy():
+  probs = np.random.default_rng(3).dirichlet(np.ones(27))
+  entropy = -(probs * np.log(probs)).sum()
+
+  def sample_fn(rows, length):
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.choice(27, size=(rows, length), p=probs))
+
+  def p_hat_fn(x_t):
+    return jnp.broadcast_to(jnp.asarray(probs), (*x_t.shape, 27))
+
+  mean, error = absorbing_nats(p_hat_fn, sample_fn, 4, 27)
+  assert error < 0.02 * 4 * entropy
+  assert abs(mean - 4 * entropy) < 4 * error
+
+
+def test_a_correlated_pair_scores_its_entropy_and_not_half():
+  """x_1 = x_2 uniform over 27 symbols: 4.755 bits."""
+
+  def sample_fn(rows, length):
+    x = np.random.default_rng(0).integers(27, size=(rows, 1))
+    return jnp.asarray(np.tile(x, (1, length)))
+
+  def p_hat_fn(x_t):
+    other = x_t[:, ::-1]
+    known = jax.nn.one_hot(other, 27)
+    return jnp.where((other == 27)[..., None], 1 / 27, known)
+
+  mean, error = absorbing_nats(p_hat_fn, sample_fn, 2, 27)
+  bits, error = mean / math.log(2), error / math.log(2)
+  assert error < 0.05
+  assert abs(bits - 4.755) < 4 * error + 0.002
+
+
+def request(rows, **fields):
+  fields = {'length': LENGTH, 'seeds': range(rows), 'steps': 4, **fields}
+  return systems.Request(**fields)
+
+
+@pytest.mark.parametrize('noise', NOISES)
+class TestSample:
+  def test_a_batch_gives_what_single_requests_give(self, noise):
+    system, params = made(**noise), params_of(**noise)
+    together = system.sample(params, (), request(5, batch_size=2))
+    assert together.tokens.shape == (5, LENGTH) and together.calls == 5
+    assert together.tokens.max() < VOCAB
+    for seed in (0, 4):
+      alone = system.sample(params, (), request(1, seeds=[seed], batch_size=2))
+      np.testing.assert_array_equal(alone.tokens[0], together.tokens[seed])
+
+  def test_prompt_is_kept(self, noise):
+    system, params = made(**noise), params_of(**noise)
+    tokens = np.tile(np.arange(LENGTH, dtype=np.int32), (3, 1))
+    given = np.tile(np.arange(LENGTH) % 2 == 0, (3, 1))
+    drawn = system.sample(
+      params, (), request(3, tokens=tokens, given=given, record_path=True)
+    )
+    np.testing.assert_array_equal(drawn.tokens[given], tokens[given])
+    assert drawn.path.shape == (6, 3, LENGTH)
+    np.testing.assert_array_equal(drawn.path[-1], drawn.tokens)
+
+  def test_unknown_method_or_option(self, noise):
+    system, params = made(**noise), params_of(**noise)
+    with pytest.raises(ValueError, match=r"'tweedy': use tweedie, euler"):
+      system.sample(params, (), request(1, method='tweedy'))
+    with pytest.raises(ValueError, match=r"option 'temp': use grid, delta"):
+      system.sample(params, (), request(1, options={'temp': 1}))
+
+
+@pytest.mark.parametrize('noise', NOISES)
+def test_weights_in_the_released_layout(noise, tmp_path):
+  """Fine-tuning starts from them, and a wrong size is told by name."""
+  system, params = made(**noise), params_of(**noise)
+  sizes = {'num_heads': 2, 'scale_by_sigma': not noise, 'process': None}
+  pretrained.save_sedd(tmp_path / 'weights', params, sizes)
+  loaded = system.load_pretrained(tmp_path / 'weights')
+  jax.tree.map(np.testing.assert_array_equal, loaded, params)
+  other = made(**noise, model__hidden_size=32)
+  with pytest.raises(ValueError, match=r'hidden_size = 16, .* 32'):
+    other.load_pretrained(tmp_path / 'weights')
+
+
+def test_a_process_without_scores_is_refused():
+  config = small_config(process__name='tests.systems.other:Other')
+  with pytest.raises(ValueError, match='has no scores'):
+    systems.make(config, Info())
