@@ -244,6 +244,17 @@ def score_entropy_from_features(
   Raises:
     ValueError: for shapes that do not fit.
     TypeError: where sigma is differentiated.
+
+  >>> import jax.numpy as jnp
+  >>> from sedd_jax import processes
+  >>> process = processes.Absorbing(vocab_size=4)
+  >>> h, kernel, bias = jnp.ones((1, 2, 3)), jnp.zeros((3, 5)), jnp.zeros(5)
+  >>> x_t, x_0 = jnp.array([[4, 1]]), jnp.array([[0, 1]])
+  >>> sigma = jnp.log(2.0)
+  >>> print(score_entropy_from_features(
+  ...   h, kernel, bias, x_t, x_0, sigma, process=process
+  ... ).round(2))
+  [[1.39 0.  ]]
   """
   if chunk < 1:
     raise ValueError(f'chunk must be at least 1, not {chunk}')

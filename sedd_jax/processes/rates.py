@@ -73,6 +73,12 @@ def reverse_rate(process: base.Relaxing, x_t: Array, score: Array) -> Array:
 
   Raises:
     ValueError: for a score with another last axis.
+
+  >>> from sedd_jax import processes
+  >>> process = processes.Absorbing(vocab_size=2)
+  >>> masked, score = jnp.array([2]), jnp.array([[0.5, 0.25, 1.0]])
+  >>> print(reverse_rate(process, masked, score))
+  [[ 0.5   0.25 -0.75]]
   """
   shapes.require_last_axis(score, (process.num_states,), 'score')
   own = _own(process, x_t)
@@ -99,6 +105,11 @@ def staggered_score(
 
   Raises:
     ValueError: for shapes that do not fit.
+
+  >>> from sedd_jax import processes
+  >>> process = processes.Uniform(vocab_size=2)
+  >>> print(staggered_score(process, jnp.ones((1, 2)), 0.5).round(2))
+  [[1. 1.]]
   """
   shapes.require_last_axis(score, (process.num_states,), 'score')
   score = numerics.as_float(score)

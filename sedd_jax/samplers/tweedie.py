@@ -55,6 +55,14 @@ def denoise_probs(
 
   Returns:
     `[..., length, vocab_size]`: over data symbols only, also for absorbing.
+
+  >>> import jax.numpy as jnp
+  >>> from sedd_jax import processes
+  >>> process = processes.Absorbing(vocab_size=2)
+  >>> masked, log_score = jnp.array([2]), jnp.zeros((1, 3))
+  >>> probs = denoise_probs(process, masked, log_score, jnp.log(1.5))
+  >>> print(probs.round(2))
+  [[0.5 0.5]]
   """
   probs = transition_probs(process, x_t, log_score, sigma_t, 0.0)
   return probs[..., : process.vocab_size]
@@ -82,6 +90,14 @@ def decoder_probs(
 
   Returns:
     `[..., length, vocab_size]`, rows summing to 1.
+
+  >>> import jax.numpy as jnp
+  >>> from sedd_jax import processes
+  >>> process = processes.Absorbing(vocab_size=2)
+  >>> x_t, log_score = jnp.array([1, 2]), jnp.zeros((2, 3))
+  >>> print(decoder_probs(process, x_t, log_score, 1.0).round(2))
+  [[0.  1. ]
+   [0.5 0.5]]
   """
   raw = denoise_probs(process, x_t, log_score, sigma_t)
   probs, total = numerics.safe_normalize(jnp.maximum(raw, 0))
