@@ -5,7 +5,7 @@ everything between the products is float32.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -138,7 +138,7 @@ def dropout(x: Array, keys: Array | None, rate: float) -> Array:
 
 def compute_capability() -> float | None:
   """Of the CUDA GPU that computes by default, e.g. 9.0; None without one."""
-  device = jax.config.jax_default_device
+  device = jax.config.jax_default_device  # type: ignore[attr-defined]
   if not isinstance(device, jax.Device):
     device = jax.local_devices(backend=device)[0]
   try:
@@ -200,7 +200,7 @@ def attention_implementation(
   length: int,
   masked: bool,
   capability: float | None,
-) -> str:
+) -> Literal['xla', 'cudnn']:
   """The kernel that a field's value stands for.
 
   Args:
@@ -262,7 +262,7 @@ def attention(
     ValueError: before compilation, see `attention_implementation`.
   """
   batch, length, _, head_dim = query.shape
-  implementation = attention_implementation(
+  kernel = attention_implementation(
     implementation,
     dtype=query.dtype,
     head_dim=head_dim,
@@ -273,9 +273,9 @@ def attention(
   mask = None
   if valid is not None:
     mask = valid[:, None, None, :]
-    if implementation == 'cudnn':
+    if kernel == 'cudnn':
       # It wants the queries' axis written out.
       mask = jnp.broadcast_to(mask, (batch, 1, length, length))
   return jax.nn.dot_product_attention(
-    query, key, value, mask=mask, implementation=implementation
+    query, key, value, mask=mask, implementation=kernel
   )

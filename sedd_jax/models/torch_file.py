@@ -46,7 +46,7 @@ class _StorageType(NamedTuple):
 class _Storage(NamedTuple):
   kind: str
   key: str
-  count: int
+  size: int
 
 
 class TorchTensor(NamedTuple):
@@ -109,10 +109,8 @@ class _Unpickler(pickle.Unpickler):
 
   def persistent_load(self, pid: Any) -> _Storage:
     match pid:
-      case ('storage', _StorageType(name), str(key), _, int(count)) if (
-        count >= 0
-      ):
-        return _Storage(name, key, count)
+      case ('storage', _StorageType(name), str(key), _, size) if is_count(size):
+        return _Storage(name, key, size)
     raise PretrainedError(f'the pickle refers to {pid!r}, which is no storage')
 
 
@@ -146,7 +144,7 @@ class TorchFile:
   def __enter__(self) -> 'TorchFile':
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *_: Any) -> None:
     self._file.close()
 
   def _opened(self) -> zipfile.ZipFile:
@@ -224,9 +222,9 @@ class TorchFile:
       PretrainedError: for a storage that is missing, damaged or smaller than
         the tensor says.
     """
-    kind, key, count = tensor.storage
-    dtype = _STORAGES[kind]
-    name = f'{self._folder}data/{key}'
+    count = tensor.storage.size
+    dtype = _STORAGES[tensor.storage.kind]
+    name = f'{self._folder}data/{tensor.storage.key}'
     data = np.frombuffer(self._record(name, count * dtype.itemsize), dtype)
     if not math.prod(tensor.shape):
       return np.zeros(tensor.shape, dtype)

@@ -59,7 +59,9 @@ class Block(nn.Module):
       The residual stream after the block, and None.
     """
 
-    def linear(features: int, name: str, use_bias: bool = True):
+    def linear(
+      features: int, name: str, use_bias: bool = True
+    ) -> layers.Linear:
       return layers.Linear(
         features, use_bias=use_bias, dtype=self.dtype, name=name
       )

@@ -710,7 +710,10 @@ def test_files_of_torch_itself(tmp_path, ours):
   stepped, _ = pretrained.load_sedd(tmp_path / 'checkpoint.pth', use_ema=False)
   means, _ = pretrained.load_sedd(tmp_path / 'checkpoint.pth')
   same(means, shifted(stepped, 0.5))
-  half = {name: value.detach().bfloat16().T for name, value in state.items()}
+  half = {
+    name: value.detach().bfloat16().transpose(0, -1)
+    for name, value in state.items()
+  }
   torch.save(half, tmp_path / 'half.pt')
   with torch_file.TorchFile(tmp_path / 'half.pt') as file:
     for name, tensor in file.content.items():

@@ -91,6 +91,18 @@ def test_forward_equals_the_originals(graph, scan_layers):
   close(log_score, numbers['out/log_score'])
 
 
+def test_forward_is_float32_where_x64_is_enabled(x64):
+  model, params, numbers = golden_network('absorb', dropout=0.0)
+  sigma = numbers['in/sigma'].astype(np.float64)
+  x_t = numbers['in/indices'].astype(np.int64)
+  logits = applied(model, params, x_t, sigma, None, keys_of(range(4)))
+  assert logits.dtype == jnp.float32
+  close(logits, numbers['act/logits_raw'])
+  log_score = heads.log_score(logits, jnp.asarray(x_t), sigma, True)
+  assert log_score.dtype == jnp.float64
+  close(log_score, numbers['out/log_score'])
+
+
 @pytest.mark.parametrize('graph', GRAPHS)
 def test_embeddings_equal_the_originals(graph):
   model, params, numbers = golden_network(graph)
@@ -160,9 +172,8 @@ def test_published_parameter_counts(sizes, count):
     model.init, jax.random.key(0), jnp.zeros((1, 8), jnp.int32), jnp.ones(1)
   )['params']
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
-  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {
-    jnp.dtype('float32')
-  }
+  dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
+  assert dtypes == {jnp.dtype('float32')}
 
 
 # Initialisation.
@@ -362,10 +373,28 @@ def test_bfloat16_is_close_and_ends_in_float32(tiny):
   assert blocks.dtype == logits.dtype == jnp.float32
   error = np.linalg.norm(logits - exact) / np.linalg.norm(exact)
   assert 1e-4 < error < 2e-2
-  # Rounded to bfloat16, they would all be left as they are.
-  assert np.mean(logits == logits.astype('bfloat16').astype('float32')) < 0.1
   features = applied(half, params, x_t, sigma, method='features')
   assert features.dtype == jnp.bfloat16
+
+
+def test_products_of_the_head_are_not_rounded_to_bfloat16():
+  rng = np.random.default_rng(0)
+  features, kernel = (
+    jnp.asarray(rng.normal(size=shape), 'bfloat16')
+    for shape in ((2, 3, 16), (16, 9))
+  )
+  logits = heads.logits(features, kernel.astype('float32'), jnp.zeros(9))
+  exact = np.asarray(features, np.float64) @ np.asarray(kernel, np.float64)
+  np.testing.assert_allclose(logits, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_conditioning_is_not_computed_in_fewer_digits(tiny):
+  """Where float32 products default to TF32 or bfloat16, these do not."""
+  model, params, x_t, sigma = tiny
+  half = dataclasses.replace(model, dtype='bfloat16')
+  text = jax.jit(half.apply).lower({'params': params}, x_t, sigma).as_text()
+  # Two layers on sigma, the modulation of the scanned block, that of the head.
+  assert text.count('precision = [HIGHEST, HIGHEST]') == 4
 
 
 def test_features_and_kernel_are_the_logits(tiny):
