@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,7 +128,7 @@ def read_text_file(
   """The documents of text files, joined.
 
   Args:
-    files: kinds as in `documents.read_documents`, or one folder that TFDS wrote.
+    files: kinds as in `documents.read_documents`, or a folder that TFDS wrote.
     tokenizer: under 'text8' the text is normalised, under 'bytes' any bytes
       serve, otherwise it must be UTF-8.
     validation_fraction: share held out at the end.
@@ -285,13 +285,55 @@ def held_out(fraction: float) -> dict[str, float]:
   return {'train': 1 - fraction, 'validation': fraction}
 
 
+def split_by_position(
+  parts: Sequence[np.ndarray], shares: Mapping[str, float], limit: int = 0
+) -> dict[str, np.ndarray]:
+  """Splits a corpus that is in consecutive parts.
+
+  Args:
+    parts: `[n_i]` tokens each.
+    shares: split to share; the train split takes what rounding the others
+      leaves.
+    limit: tokens used, from the beginning; 0: all.
+
+  Returns:
+    Split to tokens; one that lies inside a part is a view of it.
+
+  >>> shares = {'train': 0.8, 'validation': 0.2}
+  >>> split_by_position([np.arange(4), np.arange(4, 9)], shares, limit=5)
+  {'train': array([0, 1, 2, 3]), 'validation': array([4])}
+  """
+  total = sum(map(len, parts))
+  total = min(total, limit) if limit else total
+  sizes = {
+    split: round(total * share)
+    for split, share in shares.items()
+    if split != 'train'
+  }
+  sizes = {'train': total - sum(sizes.values()), **sizes}
+  begins = np.cumsum([0, *map(len, parts)])
+  splits, begin = {}, 0
+  for split, size in sizes.items():
+    pieces = [
+      part[max(begin - at, 0) : max(begin + size - at, 0)]
+      for part, at in zip(parts, begins)
+    ]
+    pieces = [piece for piece in pieces if len(piece)] or [parts[0][:0]]
+    # Concatenating would copy what is mapped from a file.
+    splits[split] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    begin += size
+  return splits
+
+
 def missing(source: str, path: str) -> str:
   """What to say where the data of a source is missing."""
+  # What is missing may be a file; data is prepared into a folder.
+  folder = default_path(source) if pathlib.Path(path).suffix else path
   if source in downloads.PUBLISHED:
     published = downloads.PUBLISHED[source]
     hint = (
       f' (it downloads {published.zip_size / 1e6:.0f} MB; without a network '
-      f'put {source}.zip from {published.url} into {path})'
+      f'put {source}.zip from {published.url} into {folder})'
     )
     given = ''
   else:
@@ -300,7 +342,7 @@ def missing(source: str, path: str) -> str:
   return (
     f'{source}: no data at {path!r}; prepare it with: python -m '
     f'sedd_jax.data.prepare {source}{given} --output '
-    f'{path or default_path(source)}{hint}; or {QUICKSTART}'
+    f'{folder}{hint}; or {QUICKSTART}'
   )
 
 

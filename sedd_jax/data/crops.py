@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 _MULTIPLIERS = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
-_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_KEY_STEPS = np.array([[0x9E3779B9], [0xBB67AE85]], np.uint64)
 _ROUNDS = 10
 _WORD = 2**32
 _LOW = np.uint64(_WORD - 1)
@@ -31,22 +31,14 @@ def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
   >>> [hex(int(word)) for word in philox(zeros, (0, 0))[:, 0]]
   ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
   """
-  state = counters
-  key_0, key_1 = key
+  even, odd = counters[::2], counters[1::2]
+  round_key = np.array(key, np.uint64)[:, None]
   for _ in range(_ROUNDS):
-    products = state[::2] * _MULTIPLIERS
-    (high_0, high_1), (low_0, low_1) = products >> _HALF, products & _LOW
-    state = np.stack(
-      [
-        high_1 ^ state[1] ^ np.uint64(key_0),
-        low_1,
-        high_0 ^ state[3] ^ np.uint64(key_1),
-        low_0,
-      ]
-    )
-    key_0 = (key_0 + _KEY_STEPS[0]) % _WORD
-    key_1 = (key_1 + _KEY_STEPS[1]) % _WORD
-  return state
+    products = even * _MULTIPLIERS
+    even = (products >> _HALF)[::-1] ^ odd ^ round_key
+    odd = (products & _LOW)[::-1]
+    round_key = (round_key + _KEY_STEPS) & _LOW
+  return np.stack([even[0], odd[0], even[1], odd[1]])
 
 
 def starts(

@@ -130,7 +130,10 @@ def missing(path: pathlib.Path) -> str:
   return f'{str(path)!r}: no such file or folder{hint}'
 
 
-def read_documents(paths: Iterable[pathlib.Path]) -> Iterator[Document]:
+def read_documents(
+  paths: Iterable[pathlib.Path],
+  progress: Callable[[int], Any] = lambda size: None,
+) -> Iterator[Document]:
   """The documents of files, in order, one at a time.
 
   By suffix: `.gz` and `.xz` are decompressed; `.zip` and `.tar` give their
@@ -140,6 +143,8 @@ def read_documents(paths: Iterable[pathlib.Path]) -> Iterator[Document]:
 
   Args:
     paths: the files.
+    progress: told, after each document, how many bytes of the files more have
+      been read.
 
   Raises:
     DataError: for a damaged or truncated file, an archive's member with a name
@@ -149,7 +154,11 @@ def read_documents(paths: Iterable[pathlib.Path]) -> Iterator[Document]:
   for path in paths:
     try:
       with open(path, 'rb') as stream:
-        yield from _documents(path.name, str(path), stream, 0)
+        done = 0
+        for document in _documents(path.name, str(path), stream, 0):
+          yield document
+          progress(stream.tell() - done)
+          done = stream.tell()
     except _DAMAGED as error:
       raise DataError(damaged(path, error)) from error
 

@@ -8,9 +8,10 @@ once.  A process asks for the indices that are its own.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
 from sedd_jax.core import names
@@ -121,10 +122,10 @@ class Dataset:
     Returns:
       A batch; all of `valid` is True.
     """
-    tokens = self.tokens('train')
-    places = len(tokens) - self.seq_len + 1
-    begin = crops.starts(seed, step, indices, places)
-    rows = tokens[begin[:, None] + np.arange(self.seq_len)[None]]
+    # A view: row i begins at token i.  Picking rows copies whole crops, ten
+    # times faster than picking tokens.
+    windows = sliding_window_view(self.tokens('train'), self.seq_len)
+    rows = windows[crops.starts(seed, step, indices, len(windows))]
     return {
       'tokens': rows.astype(np.int32),
       'valid': np.ones(rows.shape, bool),
@@ -157,11 +158,18 @@ class Dataset:
     index = np.asarray(indices, np.int64)
     if index.size and index.min() < 0:
       raise ValueError(f'index {index.min()} is negative')
-    places = index[:, None] * self.seq_len + np.arange(self.seq_len)[None]
-    valid = places < len(tokens)
-    rows = tokens[np.minimum(places, len(tokens) - 1)].astype(np.int32)
+    num_full, rest = divmod(len(tokens), self.seq_len)
+    chunks = tokens[: num_full * self.seq_len].reshape(num_full, self.seq_len)
+    rows = np.zeros((index.size, self.seq_len), np.int32)
+    valid = np.zeros(rows.shape, bool)
+    full = index < num_full
+    rows[full] = chunks[index[full]]
+    valid[full] = True
+    last = index == num_full
+    rows[last, :rest] = tokens[num_full * self.seq_len :]
+    valid[last, :rest] = True
     return {
-      'tokens': np.where(valid, rows, np.int32(0)),
+      'tokens': rows,
       'valid': valid,
       'index': index.astype(np.int32),
       'count': np.int32(count),
@@ -217,7 +225,7 @@ def load(
   corpus = corpora.SOURCES[source].read(place, maker, validation_fraction)
   if not len(corpus.tokens):
     raise DataError(f'{source}: {path or source!r} has no text')
-  splits = _by_position([corpus.tokens], corpus.shares, limit)
+  splits = corpora.split_by_position([corpus.tokens], corpus.shares, limit)
   return Dataset(_info(source, maker, splits, corpus.files), splits, seq_len)
 
 
@@ -248,7 +256,7 @@ def _prepared(source, folder, tokenizer, seq_len, limit, validation_fraction):
       corpora.PUBLISHED_SHARES if own else corpora.held_out(validation_fraction)
     )
     parts = [stored[s] for s in packing.SPLITS if s in stored]
-    splits = _by_position(parts, shares, limit)
+    splits = corpora.split_by_position(parts, shares, limit)
   known = {
     split: entry['num_characters']
     for split, entry in manifest.splits.items()
@@ -281,35 +289,6 @@ def _info(source, tokenizer, splits, files, known=None) -> DataInfo:
     unit=tokenizer.unit,
     files=files,
   )
-
-
-def _by_position(
-  parts: Sequence[np.ndarray], shares: Mapping[str, float], limit: int
-) -> dict[str, np.ndarray]:
-  """Splits the first `limit` tokens of a corpus that is in consecutive parts.
-
-  The train split takes what rounding the others leaves.
-  """
-  total = sum(map(len, parts))
-  total = min(total, limit) if limit else total
-  sizes = {
-    split: round(total * share)
-    for split, share in shares.items()
-    if split != 'train'
-  }
-  sizes = {'train': total - sum(sizes.values()), **sizes}
-  begins = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
-  splits, begin = {}, 0
-  for split, size in sizes.items():
-    pieces = [
-      part[max(begin - at, 0) : max(begin + size - at, 0)]
-      for part, at in zip(parts, begins)
-    ]
-    pieces = [piece for piece in pieces if len(piece)] or [parts[0][:0]]
-    # A split that lies in one part stays mapped.
-    splits[split] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    begin += size
-  return splits
 
 
 def _in_proportion(

@@ -10,10 +10,12 @@ files are array_record, and fetching and unpacking is our own.
   pieces = builder.as_data_source(split='train')
 """
 
+import abc
 import os
 import pathlib
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from sedd_jax.data import corpora, documents, downloads
@@ -28,6 +30,10 @@ class _ByPosition(tfds.core.GeneratorBasedBuilder):
   """A text in consecutive pieces, split by position."""
 
   VERSION = tfds.core.Version('1.0.0')
+  # TFDS looks there for checksums, of which it needs none: ours are in
+  # `downloads`.  To find it, TFDS 4.9.10 imports importlib_resources, which
+  # neither it nor etils 1.15 declares.
+  code_path = None
   _DESCRIPTION = ''
   _HOMEPAGE = ''
 
@@ -42,25 +48,18 @@ class _ByPosition(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager):
-    data, shares = self._text(dl_manager)
-    ends = {
-      split: round(len(data) * share)
-      for split, share in shares.items()
-      if split != 'train'
-    }
-    sizes = {'train': len(data) - sum(ends.values()), **ends}
-    generators, begin = {}, 0
-    for split, size in sizes.items():
-      generators[split] = self._generate_examples(data[begin : begin + size])
-      begin += size
-    return generators
+    text, shares = self._text(dl_manager)
+    data = np.frombuffer(text, np.uint8)
+    parts = corpora.split_by_position([data], shares)
+    return {k: self._generate_examples(v) for k, v in parts.items()}
 
-  def _generate_examples(self, data: bytes) -> Iterator[tuple[int, dict]]:
+  def _generate_examples(self, data: np.ndarray) -> Iterator[tuple[int, dict]]:
     for number, begin in enumerate(range(0, len(data), PIECE_BYTES)):
-      yield number, {'text': data[begin : begin + PIECE_BYTES]}
+      yield number, {'text': data[begin : begin + PIECE_BYTES].tobytes()}
 
+  @abc.abstractmethod
   def _text(self, dl_manager) -> tuple[bytes, dict[str, float]]:
-    raise NotImplementedError
+    """The whole text, and the shares of its splits."""
 
 
 class _Published(_ByPosition):

@@ -532,7 +532,7 @@ def seam(
     the end of what was or at the beginning of what comes, is not doubled.
 
   >>> seam(7, np.array([5, 6]), 0), seam(0, np.array([0, 5]), 0)
-  (array([0, 5, 6]), array([0, 5]))
+  (array([0, 5, 6]), array([5]))
   """
   if last is None or separator is None or not len(ids):
     return ids
@@ -552,7 +552,8 @@ def _checked(ids: ArrayLike, vocab_size: int) -> np.ndarray:
     raise ValueError(f'ids are {ids.dtype} {ids.shape}, not integers [length]')
   if ids.min() < 0:
     raise ValueError(f'id {ids.min()} is negative')
-  return np.minimum(ids, vocab_size)
+  # Wide enough for the mask of any vocabulary.
+  return np.minimum(ids.astype(np.int64), vocab_size)
 
 
 def _byte_characters() -> dict[int, str]:

@@ -1,0 +1,217 @@
+import gzip
+import io
+import json
+import lzma
+import pathlib
+import tarfile
+import zipfile
+
+import pytest
+
+from sedd_jax.data import DataError, documents
+
+
+def texts(*paths):
+  return [
+    d.data.decode() for d in documents.read_documents(map(pathlib.Path, paths))
+  ]
+
+
+def tar_bytes(members):
+  stream = io.BytesIO()
+  with tarfile.open(fileobj=stream, mode='w') as archive:
+    for name, data in members.items():
+      info = tarfile.TarInfo(name)
+      info.size = len(data)
+      archive.addfile(info, io.BytesIO(data))
+  return stream.getvalue()
+
+
+def zip_file(path, members):
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    for name, data in members.items():
+      archive.writestr(name, data)
+  return path
+
+
+@pytest.mark.parametrize(
+  'name, data',
+  [
+    ('a.txt', b'one\ntwo\n'),
+    ('a', b'one\ntwo\n'),
+    ('a.gz', gzip.compress(b'one\ntwo\n')),
+    ('a.txt.xz', lzma.compress(b'one\ntwo\n')),
+    ('a.jsonl', b'{"text": "one\\ntwo\\n", "id": 3}\n'),
+    ('a.jsonl.gz', gzip.compress(b'"one\\ntwo\\n"\n')),
+    ('a.tar', tar_bytes({'x/b.txt': b'one\ntwo\n'})),
+    ('a.tar.xz', lzma.compress(tar_bytes({'b.txt': b'one\ntwo\n'}))),
+    # A shard of OpenWebText: a tar without the name of one, in a tar.
+    (
+      'owt.tar.xz',
+      lzma.compress(
+        tar_bytes(
+          {'s_data.xz': lzma.compress(tar_bytes({'1.txt': b'one\ntwo\n'}))}
+        )
+      ),
+    ),
+  ],
+)
+def test_kinds_of_files(tmp_path, name, data):
+  (tmp_path / name).write_bytes(data)
+  assert texts(tmp_path / name) == ['one\ntwo\n']
+
+
+def test_zip_members_and_order(tmp_path):
+  path = zip_file(
+    tmp_path / 'a.zip',
+    {
+      'd/b.txt': b'second',
+      'a.jsonl': b'"x"\n"y"\n',
+      'c.gz': gzip.compress(b'z'),
+    },
+  )
+  assert texts(path, path) == ['second', 'x', 'y', 'z'] * 2
+
+
+def test_lines_of_end_of_text_divide_a_file(tmp_path):
+  path = tmp_path / 'a.txt'
+  path.write_bytes(b'one\n<|endoftext|>\n<|endoftext|>\ntwo <|endoftext|>\nx\n')
+  assert texts(path) == ['one\n', 'two <|endoftext|>\nx\n']
+  offsets = [d.offset for d in documents.read_documents([path])]
+  assert offsets == [0, 32]
+
+
+def test_parquet(tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  parquet = pytest.importorskip('pyarrow.parquet')
+  table = pyarrow.table({'text': ['one', 'two', ''], 'id': [1, 2, 3]})
+  parquet.write_table(table, tmp_path / 'a.parquet')
+  assert texts(tmp_path / 'a.parquet') == ['one', 'two']
+  parquet.write_table(pyarrow.table({'texts': ['a']}), tmp_path / 'b.parquet')
+  with pytest.raises(DataError, match='nearest: texts'):
+    texts(tmp_path / 'b.parquet')
+  (tmp_path / 'c.parquet').write_bytes(b'no parquet at all')
+  with pytest.raises(DataError, match='c.parquet'):
+    texts(tmp_path / 'c.parquet')
+
+
+@pytest.mark.parametrize(
+  'name, data, place',
+  [
+    ('a.txt', b'abc\xffdef', 'a.txt: invalid UTF-8 (byte 0xff) at offset 3'),
+    (
+      'a.txt',
+      b'ab\n<|endoftext|>\nc\xe9',
+      'a.txt: invalid UTF-8 (byte 0xe9) at offset 18',
+    ),
+    ('a.jsonl', b'"a"\n"b\xff"\n', 'a.jsonl:2: invalid UTF-8 (byte 0xff) at o'),
+  ],
+)
+def test_invalid_utf8_names_file_and_offset(tmp_path, name, data, place):
+  (tmp_path / name).write_bytes(data)
+  with pytest.raises(DataError) as raised:
+    [d.text() for d in documents.read_documents([tmp_path / name])]
+  assert place in str(raised.value)
+
+
+def test_invalid_utf8_in_a_line_counts_from_the_start_of_the_file(tmp_path):
+  (tmp_path / 'a.jsonl').write_bytes(b'"a"\n"b\xff"\n')
+  with pytest.raises(DataError, match='offset 6;'):
+    texts(tmp_path / 'a.jsonl')
+
+
+@pytest.mark.parametrize(
+  'line', ['{"txt": "a"}', '3', '{"text": 3}', '{', '["a"]', '"\\ud800"']
+)
+def test_a_line_that_is_no_document_is_named(tmp_path, line):
+  (tmp_path / 'a.jsonl').write_text(json.dumps('good') + '\n' + line + '\n')
+  with pytest.raises(DataError, match=r'a\.jsonl:2: not a document'):
+    texts(tmp_path / 'a.jsonl')
+
+
+@pytest.mark.parametrize('name', ['a.gz', 'a.xz', 'a.tar.xz', 'a.zip', 'a.tar'])
+def test_truncated_files_are_named(tmp_path, name):
+  path = tmp_path / name
+  data = bytes(range(256)) * 40
+  if name.endswith('.zip'):
+    zip_file(path, {'b.txt': data})
+  else:
+    packed = tar_bytes({'b.txt': data}) if '.tar' in name else data
+    if name.endswith('.xz'):
+      packed = lzma.compress(packed)
+    path.write_bytes(gzip.compress(packed) if name.endswith('.gz') else packed)
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+  with pytest.raises(DataError, match='damaged or truncated') as raised:
+    texts(path)
+  assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+  'member', ['../evil.txt', '/etc/evil.txt', 'a/../../evil.txt', 'C:evil.txt']
+)
+@pytest.mark.parametrize('kind', ['zip', 'tar'])
+def test_members_that_leave_their_archive_are_refused(tmp_path, kind, member):
+  path = tmp_path / 'inside' / f'a.{kind}'
+  path.parent.mkdir()
+  if kind == 'zip':
+    zip_file(path, {member: b'x'})
+  else:
+    path.write_bytes(tar_bytes({member: b'x'}))
+  with pytest.raises(DataError, match='leaves the archive'):
+    texts(path)
+  assert {p.name for p in tmp_path.rglob('*')} == {'inside', f'a.{kind}'}
+
+
+def test_the_size_of_a_member_is_bounded(tmp_path, monkeypatch):
+  monkeypatch.setattr(documents, 'MAX_BYTES', 1000)
+  bomb = b'0' * 2000
+  zip_file(tmp_path / 'a.zip', {'b.txt': bomb})
+  (tmp_path / 'a.gz').write_bytes(gzip.compress(bomb))
+  (tmp_path / 'lines.gz').write_bytes(gzip.compress(b'0\n' * 1000))
+  (tmp_path / 'a.tar').write_bytes(tar_bytes({'b.txt': bomb}))
+  for name in ('a.zip', 'a.gz', 'lines.gz', 'a.tar'):
+    with pytest.raises(DataError, match='more than 1,000 bytes'):
+      texts(tmp_path / name)
+  for name in ('a.zip', 'a.gz'):
+    with pytest.raises(DataError, match='more than 1,000 bytes'):
+      documents.read_whole(tmp_path / name, 'b.txt')
+
+
+def test_archives_in_archives_end(tmp_path):
+  data = b'x'
+  for _ in range(6):
+    data = tar_bytes({'a.tar': data})
+  (tmp_path / 'a.tar').write_bytes(data)
+  with pytest.raises(DataError, match='archives in archives'):
+    texts(tmp_path / 'a.tar')
+
+
+def test_find(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for name in ('b.txt', 'a.jsonl', 'picture.png', 'sub/c.txt.gz', 'with,comma'):
+    path = pathlib.Path(name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('x')
+  (tmp_path / 'empty').mkdir()
+
+  def found(path):
+    return [str(file) for file in documents.find(path)]
+
+  assert found('b.txt') == ['b.txt']
+  assert found('b.txt, a.jsonl') == ['b.txt', 'a.jsonl']
+  assert found('.') == ['a.jsonl', 'b.txt', 'sub/c.txt.gz']
+  assert found('with,comma') == ['with,comma']
+  assert found('picture.png') == ['picture.png']
+  with pytest.raises(DataError, match='nearest: b.txt'):
+    documents.find('bb.txt')
+  with pytest.raises(DataError, match='no text files'):
+    documents.find('empty')
+
+
+def test_progress_adds_up_to_the_size_of_the_file(tmp_path):
+  path = tmp_path / 'a.jsonl'
+  path.write_text('"abc"\n' * 50_000)
+  told = []
+  assert len(list(documents.read_documents([path], told.append))) == 50_000
+  assert sum(told) == path.stat().st_size
+  assert min(told) >= 0

@@ -1,0 +1,249 @@
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sedd_jax.data import DataError, packing, tokenizers
+
+
+def write(folder, tokenizer='text8', overwrite=False, **splits):
+  with packing.Writer(
+    folder,
+    source='text_file',
+    division='position',
+    tokenizer=tokenizers.make(tokenizer),
+    overwrite=overwrite,
+  ) as writer:
+    for split, tokens in splits.items():
+      tokens = np.asarray(tokens)
+      # In two pieces, as a stream of documents comes.
+      writer.append(split, tokens[:3], len(tokens[:3]))
+      writer.append(split, tokens[3:], len(tokens[3:]))
+    writer.sources.append({'name': 'a.txt', 'sha256': '0'})
+  return folder
+
+
+def change(folder, **fields):
+  path = folder / packing.MANIFEST
+  path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_round_trip(tmp_path):
+  train = np.random.default_rng(0).integers(27, size=1000)
+  folder = write(tmp_path / 'a' / 'b', train=train, validation=[1, 2])
+  manifest = packing.verify(folder)
+  tokens = packing.read_tokens(folder, manifest)
+  assert isinstance(tokens['train'], np.memmap)
+  assert tokens['train'].dtype == np.uint8
+  np.testing.assert_array_equal(tokens['train'], train)
+  np.testing.assert_array_equal(tokens['validation'], [1, 2])
+  assert manifest.splits['train']['num_tokens'] == 1000
+  assert manifest.splits['train']['num_characters'] == 1000
+  assert {p.name for p in folder.iterdir()} == {
+    'train.bin',
+    'validation.bin',
+    'manifest.json',
+  }
+
+
+def test_wide_tokens_are_little_endian(tmp_path, monkeypatch):
+  monkeypatch.setattr(tokenizers.Text8, 'vocab_size', 70_000)
+  folder = write(tmp_path, train=[1, 65_537])
+  assert (folder / 'train.bin').read_bytes() == b'\1\0\0\0\1\0\1\0'
+  tokens = packing.read_tokens(folder, packing.verify(folder))
+  np.testing.assert_array_equal(tokens['train'], [1, 65_537])
+
+
+@pytest.mark.parametrize('token', [27, -1])
+def test_a_token_outside_the_vocabulary_is_refused(tmp_path, token):
+  with pytest.raises(DataError, match='not from 0 to 26'):
+    write(tmp_path / 'a', train=[1, 2, token])
+  assert not (tmp_path / 'a').exists()
+
+
+def test_prepared_data_is_not_replaced_unasked(tmp_path):
+  write(tmp_path, train=[1, 2], test=[5])
+  with pytest.raises(DataError, match='--overwrite'):
+    write(tmp_path, train=[3])
+  write(tmp_path, train=[3], overwrite=True)
+  assert not (tmp_path / 'test.bin').exists()
+  tokens = packing.read_tokens(tmp_path, packing.verify(tmp_path))
+  assert {k: v.tolist() for k, v in tokens.items()} == {'train': [3]}
+
+
+def test_other_files_of_the_folder_stay(tmp_path):
+  (tmp_path / 'text8.zip').write_text('x')
+  write(tmp_path, train=[1])
+  assert (tmp_path / 'text8.zip').exists()
+
+
+@pytest.mark.parametrize(
+  'size, fault', [(9, 'truncated: 9 bytes'), (11, 'too long: 11 bytes')]
+)
+def test_a_file_of_a_wrong_size_is_named(tmp_path, size, fault):
+  write(tmp_path, train=np.ones(10, int))
+  os.truncate(tmp_path / 'train.bin', size)
+  with pytest.raises(DataError, match=fault):
+    packing.read_tokens(tmp_path, packing.read_manifest(tmp_path))
+
+
+def test_a_missing_token_file_is_named(tmp_path):
+  write(tmp_path, train=np.ones(10, int))
+  (tmp_path / 'train.bin').unlink()
+  with pytest.raises(DataError, match=r'train\.bin'):
+    packing.read_tokens(tmp_path, packing.read_manifest(tmp_path))
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+  write(tmp_path, train=np.ones(10, int))
+  data = bytearray((tmp_path / 'train.bin').read_bytes())
+  data[4] ^= 2
+  (tmp_path / 'train.bin').write_bytes(data)
+  with pytest.raises(DataError, match='wrong checksum'):
+    packing.verify(tmp_path)
+
+
+def test_a_vocabulary_that_does_not_hold_the_tokens_is_found(tmp_path):
+  write(tmp_path, train=[20])
+  change(tmp_path, vocab_size=20)
+  with pytest.raises(DataError, match='not below 20'):
+    packing.verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'fields, text',
+  [
+    ({'format': 99}, 'format 99'),
+    ({'dtype': 'float32'}, 'not a manifest'),
+    ({'division': 'x'}, 'not a manifest'),
+    ({'splits': {'../x': {'num_tokens': 1, 'num_characters': 1}}}, 'not a man'),
+    ({'splits': {'train': {}}}, 'cannot be read'),
+    ({'splits': 3}, 'cannot be read'),
+    ({'surplus': 3}, 'cannot be read'),
+  ],
+)
+def test_faulty_manifests_are_named(tmp_path, fields, text):
+  write(tmp_path, train=[1])
+  change(tmp_path, **fields)
+  with pytest.raises(DataError, match=text):
+    packing.read_manifest(tmp_path)
+
+
+def test_a_manifest_cut_short_is_named(tmp_path):
+  write(tmp_path, train=[1])
+  os.truncate(tmp_path / packing.MANIFEST, 50)
+  with pytest.raises(DataError, match=r'manifest\.json'):
+    packing.read_manifest(tmp_path)
+
+
+class FullDisk:
+  """A file on a disk that has no room left."""
+
+  def __init__(self, stream):
+    self._stream = stream
+
+  def __getattr__(self, name):
+    return getattr(self._stream, name)
+
+  def write(self, data):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+  monkeypatch.setattr(
+    packing, 'open', lambda *a, **k: FullDisk(open(*a, **k)), raising=False
+  )
+  with pytest.raises(DataError, match='No space left on device'):
+    write(tmp_path / 'a' / 'b', train=[1])
+  assert list(tmp_path.iterdir()) == []
+
+
+_LIMITED = """
+import sys, numpy as np
+from sedd_jax.data import DataError, packing, tokenizers
+try:
+  with packing.Writer(sys.argv[1], source='text_file', division='position',
+                      tokenizer=tokenizers.make('text8')) as writer:
+    for _ in range(10):
+      writer.append('train', np.ones(100_000, np.uint8), 100_000)
+except DataError as error:
+  print(error)
+"""
+
+
+def test_a_real_limit_on_files_leaves_nothing(tmp_path):
+  """The kernel refuses to let the file grow, as on a full disk."""
+
+  def limit():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))
+
+  ended = subprocess.run(
+    [sys.executable, '-B', '-c', _LIMITED, tmp_path / 'a'],
+    preexec_fn=limit,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert 'File too large; nothing of it was kept' in ended.stdout
+  assert not (tmp_path / 'a').exists()
+
+
+def test_an_error_of_the_caller_leaves_nothing(tmp_path):
+  with pytest.raises(KeyboardInterrupt):
+    with packing.Writer(
+      tmp_path / 'a',
+      source='text_file',
+      division='position',
+      tokenizer=tokenizers.make('text8'),
+    ) as writer:
+      writer.append('train', np.ones(5, int), 5)
+      raise KeyboardInterrupt
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_at_any_move_the_folder_is_whole_or_empty(tmp_path, monkeypatch):
+  """Replacing old data by new, stopped before each change of a name."""
+  moves = []
+
+  class Killed(BaseException):
+    pass
+
+  def counted(function):
+    def wrapped(*args, **kwargs):
+      if len(moves) == stop:
+        raise Killed
+      moves.append(function)
+      return function(*args, **kwargs)
+
+    return wrapped
+
+  seen = set()
+  for stop in range(20):
+    folder = tmp_path / str(stop)
+    write(folder, train=[1, 1], validation=[1])
+    moves.clear()
+    with monkeypatch.context() as patch:
+      patch.setattr(os, 'replace', counted(os.replace))
+      unlink = packing.pathlib.Path.unlink
+      patch.setattr(packing.pathlib.Path, 'unlink', counted(unlink))
+      # A killed process tidies nothing.
+      patch.setattr(packing.shutil, 'rmtree', lambda *a, **k: None)
+      try:
+        write(folder, train=[2, 2], validation=[2], overwrite=True)
+      except Killed:
+        pass
+    if packing.is_prepared(folder):
+      tokens = packing.read_tokens(folder, packing.verify(folder))
+      values = {int(t) for array in tokens.values() for t in array}
+      assert len(values) == 1
+      seen |= values
+    else:
+      seen.add('nothing')
+  assert seen == {1, 2, 'nothing'}

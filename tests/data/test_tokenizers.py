@@ -1,0 +1,217 @@
+import string
+
+import numpy as np
+import pytest
+
+from sedd_jax.data import DataError, tokenizers
+from sedd_jax.data.documents import Document
+from tests.data.toys import tiny_bpe
+
+
+@pytest.mark.parametrize(
+  'text, wanted',
+  [
+    ('Hello, World!', 'hello world '),
+    ('In 1905 A.D.', 'in one nine zero five a d '),
+    ('  a\t\n b  ', ' a b '),
+    ('naïve café', 'na ve caf '),
+    ('\u212aelvin', ' elvin'),  # the sign, whose lower case is an ASCII k
+    ('', ''),
+    ('0', ' zero '),
+  ],
+)
+def test_normalise_follows_the_rules_of_text8(text, wanted):
+  assert tokenizers.normalise(text) == wanted
+
+
+def test_normalise_is_idempotent_and_stays_in_the_alphabet():
+  rng = np.random.default_rng(0)
+  for _ in range(50):
+    text = ''.join(map(chr, rng.integers(0x300, size=200)))
+    once = tokenizers.normalise(text)
+    assert set(once) <= set(string.ascii_lowercase + ' ')
+    assert '  ' not in once
+    assert tokenizers.normalise(once) == once
+
+
+def test_text8_ids_are_the_published_ones():
+  tokenizer = tokenizers.make('text8')
+  ids = tokenizer.encode(' ' + string.ascii_lowercase)
+  assert ids.dtype == np.int32
+  np.testing.assert_array_equal(ids, np.arange(27))
+  assert tokenizer.decode(ids) == ' ' + string.ascii_lowercase
+  assert tokenizer.decode([1, 27, 2, 30]) == 'a_b_'
+
+
+@pytest.mark.parametrize(
+  'text, named',
+  [
+    ('abC', "'C' at offset 2"),
+    ('é', "'é' at offset 0"),
+    ('ab\U0001f600d', "'\U0001f600' at offset 2"),
+    ('ab{', "'{' at offset 2"),
+    ('a' * 5000 + '_', "'_' at offset 5,000"),
+  ],
+)
+def test_text8_names_what_is_outside_its_alphabet(text, named):
+  with pytest.raises(DataError) as raised:
+    tokenizers.make('text8').encode(text)
+  assert named in str(raised.value)
+
+
+def test_bytes_round_trip_and_mask():
+  tokenizer = tokenizers.make('bytes')
+  text = 'naïve \U0001f600'
+  ids = tokenizer.encode(text)
+  np.testing.assert_array_equal(ids, list(text.encode()))
+  assert tokenizer.decode(ids) == text
+  assert tokenizer.decode([97, 256, 300, 98]) == 'a__b'
+  assert tokenizer.decode(ids.astype(np.uint8)) == text
+  assert tokenizer.decode([0xC3, 256]) == '\ufffd_'
+  with pytest.raises(DataError, match='offset 1'):
+    tokenizer.encode('a\ud800')
+
+
+@pytest.mark.parametrize('name', ['text8', 'bytes'])
+def test_ids_are_checked(name):
+  tokenizer = tokenizers.make(name)
+  assert tokenizer.decode([]) == ''
+  with pytest.raises(ValueError, match='-1'):
+    tokenizer.decode([0, -1])
+  with pytest.raises(ValueError, match='float'):
+    tokenizer.decode([0.5])
+
+
+@pytest.mark.parametrize(
+  'size, wanted',
+  [(27, 'u1'), (256, 'u1'), (257, '<u2'), (65536, '<u2'), (65537, '<u4')],
+)
+def test_storage_is_the_smallest_type(size, wanted):
+  assert tokenizers.storage_dtype(size) == np.dtype(wanted)
+
+
+def test_unknown_names_get_alternatives():
+  with pytest.raises(DataError, match='nearest: text8') as raised:
+    tokenizers.make('txt8')
+  assert 'tokenizer.json' in str(raised.value)
+  with pytest.raises(DataError, match='no such file'):
+    tokenizers.make('some/tokenizer.json')
+
+
+@pytest.mark.parametrize(
+  'last, ids, wanted',
+  [
+    (None, [5], [5]),
+    (7, [5], [0, 5]),
+    (0, [5], [5]),
+    (7, [0, 5], [0, 5]),
+    (0, [0, 5], [5]),
+    (7, [], []),
+  ],
+)
+def test_one_separator_where_documents_meet(last, ids, wanted):
+  joined = tokenizers.seam(last, np.array(ids, np.uint8), 0)
+  assert joined.tolist() == wanted
+  assert joined.dtype == np.uint8
+
+
+def test_byte_pairs_decode_without_a_library(tmp_path):
+  tokenizer = tokenizers.make(str(tiny_bpe(tmp_path)))
+  assert (tokenizer.vocab_size, tokenizer.separator) == (260, 259)
+  ids = np.array([*'naïve'.encode(), 258, 260, 33, 259])
+  assert tokenizer.decode(ids) == 'naïve the[MASK]!<|endoftext|>'
+  assert tokenizer.num_characters(ids[ids < 260]) == len('naïve the!')
+
+
+@pytest.mark.parametrize('library', ['tiktoken', 'tokenizers'])
+def test_byte_pairs_encode(tmp_path, monkeypatch, library):
+  module = pytest.importorskip(library)
+  monkeypatch.setattr(
+    tokenizers, '_optional', lambda name: module if name == library else None
+  )
+  tokenizer = tokenizers.make(str(tiny_bpe(tmp_path)))
+  ids = tokenizer.encode('the the')
+  assert ids.dtype == np.int32
+  np.testing.assert_array_equal(ids, [257, 258])
+  # Special tokens in a text are text.
+  text = 'naïve <|endoftext|> \U0001f600'
+  assert 259 not in tokenizer.encode(text)
+  assert tokenizer.decode(tokenizer.encode(text)) == text
+  [stored] = tokenizer.encode_documents([Document('x', 0, text.encode())])
+  np.testing.assert_array_equal(stored, tokenizer.encode(text))
+  assert stored.dtype == np.uint16
+
+
+def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):
+  monkeypatch.setattr(tokenizers, '_optional', lambda name: None)
+  tokenizer = tokenizers.make(str(tiny_bpe(tmp_path)))
+  with pytest.raises(DataError, match=r'sedd_jax\[tokenizers\]'):
+    tokenizer.encode('a')
+  path = tmp_path / 'tokenizer.json'
+  path.write_text('{}')
+  with pytest.raises(DataError, match=r'sedd_jax\[tokenizers\]'):
+    tokenizers.make(str(path))
+
+
+def test_ids_that_do_not_follow_the_merges_are_refused(tmp_path):
+  folder = tiny_bpe(tmp_path)
+  merges = (folder / 'vocab.bpe').read_text('utf-8').splitlines()
+  merges[1:3] = merges[2:0:-1]
+  (folder / 'vocab.bpe').write_text('\n'.join(merges), 'utf-8')
+  with pytest.raises(DataError, match='do not follow the merges'):
+    tokenizers.make(str(folder))
+
+
+@pytest.mark.parametrize(
+  'text', ['not json', '[]', '{"a": 7}', '{"\u0100x": 0}']
+)
+def test_a_faulty_vocabulary_is_named(tmp_path, text):
+  folder = tiny_bpe(tmp_path)
+  (folder / 'encoder.json').write_text(text, 'utf-8')
+  with pytest.raises(DataError, match='encoder.json'):
+    tokenizers.make(str(folder))
+
+
+def test_a_tokenizer_file(tmp_path):
+  hub = pytest.importorskip('tokenizers')
+  model = hub.models.WordLevel({'the': 0, 'end': 1, '[UNK]': 2}, '[UNK]')
+  built = hub.Tokenizer(model)
+  built.pre_tokenizer = hub.pre_tokenizers.Whitespace()
+  built.add_special_tokens(['[SEP]'])
+  path = tmp_path / 'tokenizer.json'
+  built.save(str(path))
+  tokenizer = tokenizers.make(str(path))
+  assert (tokenizer.vocab_size, tokenizer.separator) == (4, 3)
+  np.testing.assert_array_equal(tokenizer.encode('the end'), [0, 1])
+  assert tokenizer.decode([0, 4, 1, 4]) == 'the[MASK]end[MASK]'
+  assert tokenizer.num_characters(np.array([0, 1, 3])) == len('the end')
+  path.write_text('{}')
+  with pytest.raises(DataError, match='not a tokenizer.json'):
+    tokenizers.make(str(path))
+
+
+def test_gpt2_says_where_its_files_are_wanted(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))
+  with pytest.raises(DataError, match='sedd_jax.data.prepare gpt2'):
+    tokenizers.make('gpt2')
+  # Other files of that name are not taken for GPT-2's.
+  with pytest.raises(DataError, match='not the published encoder.json'):
+    tokenizers.make('gpt2', [tiny_bpe(tmp_path)])
+
+
+def test_gpt2_is_found_in_the_cache_of_tiktoken(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))
+  folder = tiny_bpe(tmp_path)
+  # Names that tiktoken gives the two addresses.
+  cached = {
+    'encoder.json': '6c7ea1a7e38e3a7f062df639a5b80947f075ffe6',
+    'vocab.bpe': '6d1cbeee0f20b3d9449abfede4726ed8212e3aee',
+  }
+  sums = {}
+  for name, hashed in cached.items():
+    (folder / name).rename(tmp_path / hashed)
+    sums[name] = tokenizers.documents.sha256(tmp_path / hashed)
+  monkeypatch.setattr(tokenizers, 'GPT2_FILES', sums)
+  assert tokenizers.make('gpt2').name == 'gpt2'
