@@ -19,7 +19,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from sedd_jax.core import names
 from sedd_jax.data.errors import DataError
@@ -182,7 +182,7 @@ def read_whole(path: pathlib.Path, member: str) -> bytes:
   suffix = path.suffix.lower()
   try:
     with contextlib.ExitStack() as stack:
-      stream = stack.enter_context(open(path, 'rb'))
+      stream: IO[bytes] = stack.enter_context(open(path, 'rb'))
       if suffix == '.zip':
         archive = stack.enter_context(zipfile.ZipFile(stream))
         if member not in archive.namelist():
@@ -203,7 +203,9 @@ def read_whole(path: pathlib.Path, member: str) -> bytes:
   return data
 
 
-def _documents(name, where, stream, depth) -> Iterator[Document]:
+def _documents(
+  name: str, where: str, stream: IO[bytes], depth: int
+) -> Iterator[Document]:
   stem, suffix = os.path.splitext(name.lower())
   if depth > _MAX_DEPTH:
     raise DataError(f'{where}: archives in archives, more than {_MAX_DEPTH}')
@@ -219,18 +221,18 @@ def _documents(name, where, stream, depth) -> Iterator[Document]:
         if info.is_dir():
           continue
         _check_member(where, info.filename, info.file_size)
-        with archive.open(info) as inner:
+        with archive.open(info) as member:
           label = f'{where}:{info.filename}'
-          yield from _documents(info.filename, label, inner, depth + 1)
+          yield from _documents(info.filename, label, member, depth + 1)
   elif suffix == '.tar':
-    with tarfile.open(fileobj=stream, mode='r|') as archive:
-      for info in archive:
-        if not info.isfile():
-          continue
-        _check_member(where, info.name, info.size)
-        inner = archive.extractfile(info)
-        label = f'{where}:{info.name}'
-        yield from _documents(info.name, label, inner, depth + 1)
+    with tarfile.open(fileobj=stream, mode='r|') as tar:
+      for entry in tar:
+        # None for what is no file: folders, links, devices.
+        content = tar.extractfile(entry) if entry.isfile() else None
+        if content is not None:
+          _check_member(where, entry.name, entry.size)
+          label = f'{where}:{entry.name}'
+          yield from _documents(entry.name, label, content, depth + 1)
   elif suffix == '.jsonl':
     yield from _json_lines(where, stream)
   elif suffix == '.parquet':
@@ -251,7 +253,7 @@ def _check_size(where: str, size: int) -> None:
     raise DataError(f'{where}: more than {MAX_BYTES:,} bytes')
 
 
-def _lines(where, stream) -> Iterator[tuple[int, bytes]]:
+def _lines(where: str, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
   offset = 0
   while line := stream.readline(MAX_BYTES + 1):
     _check_size(where, len(line))
@@ -259,7 +261,7 @@ def _lines(where, stream) -> Iterator[tuple[int, bytes]]:
     offset += len(line)
 
 
-def _plain(where, stream) -> Iterator[Document]:
+def _plain(where: str, stream: IO[bytes]) -> Iterator[Document]:
   lines: list[bytes] = []
   size = begin = 0
   for offset, line in _lines(where, stream):
@@ -275,7 +277,7 @@ def _plain(where, stream) -> Iterator[Document]:
     yield Document(where, begin, b''.join(lines))
 
 
-def _json_lines(where, stream) -> Iterator[Document]:
+def _json_lines(where: str, stream: IO[bytes]) -> Iterator[Document]:
   for number, (offset, line) in enumerate(_lines(where, stream), start=1):
     if not line.strip():
       continue
@@ -294,7 +296,7 @@ def _json_lines(where, stream) -> Iterator[Document]:
     yield Document(place, 0, data)
 
 
-def _parquet(where, stream) -> Iterator[Document]:
+def _parquet(where: str, stream: IO[bytes]) -> Iterator[Document]:
   try:
     # Optional, and 55 MB large: not a dependency of the package.
     parquet = importlib.import_module('pyarrow.parquet')

@@ -14,6 +14,8 @@ import os
 import pathlib
 import shutil
 import tempfile
+import types
+from collections.abc import Iterator
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -143,7 +145,7 @@ class Writer:
         self._files[split] = open(path, 'wb')
         self._hashes[split] = hashlib.sha256()
         self._splits[split] = {'num_tokens': 0, 'num_characters': 0}
-      self._files[split].write(data)
+      self._files[split].write(data.data)
     self._hashes[split].update(data)
     self._splits[split]['num_tokens'] += len(tokens)
     self._splits[split]['num_characters'] += int(num_characters)
@@ -152,7 +154,12 @@ class Writer:
     """Tokens added to a split so far."""
     return self._splits.get(split, {'num_tokens': 0})['num_tokens']
 
-  def __exit__(self, kind, error, trace) -> None:
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: types.TracebackType | None,
+  ) -> None:
     try:
       if error is None:
         with self._explained():
@@ -186,11 +193,11 @@ class Writer:
     )
     for name, path in self._tokenizer.files.items():
       shutil.copyfile(path, self._aside / name)
-    with open(self._aside / MANIFEST, 'w', encoding='utf-8') as stream:
-      json.dump(dataclasses.asdict(manifest), stream, indent=1)
-      stream.write('\n')
-      stream.flush()
-      os.fsync(stream.fileno())
+    text = json.dumps(dataclasses.asdict(manifest), indent=1) + '\n'
+    with open(self._aside / MANIFEST, 'wb') as written:
+      written.write(text.encode())
+      written.flush()
+      os.fsync(written.fileno())
     # From here to the last line the folder has no manifest: it holds nothing.
     (self._folder / MANIFEST).unlink(missing_ok=True)
     for split in SPLITS:
@@ -201,7 +208,7 @@ class Writer:
     os.replace(self._aside / MANIFEST, self._folder / MANIFEST)
 
   @contextlib.contextmanager
-  def _explained(self):
+  def _explained(self) -> Iterator[None]:
     try:
       yield
     except OSError as error:
@@ -242,6 +249,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
       and manifest.dtype in ('uint8', 'uint16', 'uint32')
       and manifest.splits.keys() <= set(SPLITS)
       and {'name', 'sha256'} <= manifest.tokenizer.keys()
+      and all('sha256' in entry for entry in manifest.splits.values())
       and all(
         isinstance(entry[count], int) and entry[count] >= 0
         for entry in manifest.splits.values()

@@ -130,7 +130,7 @@ class Dataset:
       'tokens': rows.astype(np.int32),
       'valid': np.ones(rows.shape, bool),
       'index': np.asarray(indices, np.int32),
-      'count': np.int32(count),
+      'count': np.array(count, np.int32),
     }
 
   def eval_batch(
@@ -172,7 +172,7 @@ class Dataset:
       'tokens': rows,
       'valid': valid,
       'index': index.astype(np.int32),
-      'count': np.int32(count),
+      'count': np.array(count, np.int32),
     }
 
 
@@ -226,10 +226,18 @@ def load(
   if not len(corpus.tokens):
     raise DataError(f'{source}: {path or source!r} has no text')
   splits = corpora.split_by_position([corpus.tokens], corpus.shares, limit)
-  return Dataset(_info(source, maker, splits, corpus.files), splits, seq_len)
+  info = _info(source, maker, splits, corpus.files, {})
+  return Dataset(info, splits, seq_len)
 
 
-def _prepared(source, folder, tokenizer, seq_len, limit, validation_fraction):
+def _prepared(
+  source: str,
+  folder: str,
+  tokenizer: str,
+  seq_len: int,
+  limit: int,
+  validation_fraction: float,
+) -> Dataset:
   """Opens a prepared folder; its splits anew where they are by position."""
   manifest = packing.read_manifest(folder)
   if manifest.source != source:
@@ -274,18 +282,25 @@ def _prepared(source, folder, tokenizer, seq_len, limit, validation_fraction):
   return Dataset(info, splits, seq_len)
 
 
-def _info(source, tokenizer, splits, files, known=None) -> DataInfo:
+def _info(
+  source: str,
+  tokenizer: Tokenizer,
+  splits: Mapping[str, np.ndarray],
+  files: tuple[dict[str, str], ...],
+  known: Mapping[str, int],
+) -> DataInfo:
+  """Counts the characters of the splits that they are not `known` of."""
   counts = {
     split: tokenizer.num_characters(tokens)
     for split, tokens in splits.items()
-    if split not in (known or {})
+    if split not in known
   }
   return DataInfo(
     name=source,
     vocab_size=tokenizer.vocab_size,
     tokenizer=tokenizer,
     num_tokens={split: len(tokens) for split, tokens in splits.items()},
-    num_characters=counts | (known or {}),
+    num_characters=counts | dict(known),
     unit=tokenizer.unit,
     files=files,
   )

@@ -19,6 +19,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -44,12 +45,14 @@ _BATCH_BYTES = 2**22
 _BLOCK = 2**24
 
 
-def write_corpus(writer: packing.Writer, corpus, tokenizer: Tokenizer) -> None:
+def write_corpus(
+  writer: packing.Writer, corpus: corpora.Corpus, tokenizer: Tokenizer
+) -> None:
   """Writes a corpus that is in memory, split by position.
 
   Args:
     writer: entered.
-    corpus: a `corpora.Corpus`.
+    corpus: the tokens and the shares of the splits.
     tokenizer: the one it was made with.
   """
   writer.sources += corpus.files
@@ -235,7 +238,7 @@ def _input(arguments: argparse.Namespace) -> str:
   return arguments.input
 
 
-def _located(arguments: argparse.Namespace, output: pathlib.Path):
+def _located(arguments: argparse.Namespace, output: pathlib.Path) -> Any:
   """The text of a source; text8 and enwik8 are downloaded where they lack."""
   source = arguments.source
   if source not in downloads.PUBLISHED or arguments.input:

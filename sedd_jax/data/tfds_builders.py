@@ -14,6 +14,7 @@ import abc
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -47,7 +48,9 @@ class _ByPosition(tfds.core.GeneratorBasedBuilder):
       disable_shuffling=True,
     )
 
-  def _split_generators(self, dl_manager):
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator[tuple[int, dict]]]:
     text, shares = self._text(dl_manager)
     data = np.frombuffer(text, np.uint8)
     parts = corpora.split_by_position([data], shares)
@@ -58,14 +61,18 @@ class _ByPosition(tfds.core.GeneratorBasedBuilder):
       yield number, {'text': data[begin : begin + PIECE_BYTES].tobytes()}
 
   @abc.abstractmethod
-  def _text(self, dl_manager) -> tuple[bytes, dict[str, float]]:
+  def _text(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> tuple[bytes, dict[str, float]]:
     """The whole text, and the shares of its splits."""
 
 
 class _Published(_ByPosition):
   """text8 or enwik8: fetched and checked, or found in `manual_dir`."""
 
-  def _text(self, dl_manager):
+  def _text(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> tuple[bytes, dict[str, float]]:
     name = self.name
     published = downloads.PUBLISHED[name]
     try:
@@ -108,7 +115,7 @@ class LocalText(_ByPosition):
   _DESCRIPTION = __doc__
   MANUAL_DOWNLOAD_INSTRUCTIONS = 'Text files: see documents.SUFFIXES.'
 
-  def __init__(self, *, validation_fraction: float = 0.05, **kwargs):
+  def __init__(self, *, validation_fraction: float = 0.05, **kwargs: Any):
     """Takes what TFDS' builders take.
 
     Args:
@@ -118,7 +125,9 @@ class LocalText(_ByPosition):
     self._shares = corpora.held_out(validation_fraction)
     super().__init__(**kwargs)
 
-  def _text(self, dl_manager):
+  def _text(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> tuple[bytes, dict[str, float]]:
     files = documents.find(os.fspath(dl_manager.manual_dir))
     texts = documents.read_documents(files)
     data = '\n'.join(document.text() for document in texts).encode()
@@ -136,7 +145,7 @@ def build(
   source: str,
   data_dir: str | os.PathLike[str],
   manual_dir: str | os.PathLike[str] | None,
-  **arguments,
+  **arguments: Any,
 ) -> pathlib.Path:
   """Builds a dataset.
 

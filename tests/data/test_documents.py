@@ -34,30 +34,25 @@ def zip_file(path, members):
   return path
 
 
-@pytest.mark.parametrize(
-  'name, data',
-  [
-    ('a.txt', b'one\ntwo\n'),
-    ('a', b'one\ntwo\n'),
-    ('a.gz', gzip.compress(b'one\ntwo\n')),
-    ('a.txt.xz', lzma.compress(b'one\ntwo\n')),
-    ('a.jsonl', b'{"text": "one\\ntwo\\n", "id": 3}\n'),
-    ('a.jsonl.gz', gzip.compress(b'"one\\ntwo\\n"\n')),
-    ('a.tar', tar_bytes({'x/b.txt': b'one\ntwo\n'})),
-    ('a.tar.xz', lzma.compress(tar_bytes({'b.txt': b'one\ntwo\n'}))),
-    # A shard of OpenWebText: a tar without the name of one, in a tar.
-    (
-      'owt.tar.xz',
-      lzma.compress(
-        tar_bytes(
-          {'s_data.xz': lzma.compress(tar_bytes({'1.txt': b'one\ntwo\n'}))}
-        )
-      ),
-    ),
-  ],
-)
-def test_kinds_of_files(tmp_path, name, data):
-  (tmp_path / name).write_bytes(data)
+KINDS = {
+  'a.txt': b'one\ntwo\n',
+  'a': b'one\ntwo\n',
+  'a.gz': gzip.compress(b'one\ntwo\n'),
+  'a.txt.xz': lzma.compress(b'one\ntwo\n'),
+  'a.jsonl': b'{"text": "one\\ntwo\\n", "id": 3}\n',
+  'a.jsonl.gz': gzip.compress(b'"one\\ntwo\\n"\n'),
+  'a.tar': tar_bytes({'x/b.txt': b'one\ntwo\n'}),
+  'a.tar.xz': lzma.compress(tar_bytes({'b.txt': b'one\ntwo\n'})),
+  # A shard of OpenWebText: a tar without the name of one, in a tar.
+  'owt.tar.xz': lzma.compress(
+    tar_bytes({'s_data.xz': lzma.compress(tar_bytes({'1.txt': b'one\ntwo\n'}))})
+  ),
+}
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_kinds_of_files(tmp_path, name):
+  (tmp_path / name).write_bytes(KINDS[name])
   assert texts(tmp_path / name) == ['one\ntwo\n']
 
 
