@@ -105,7 +105,7 @@ FIELDS: dict[str, Field] = {
   'data.source': Field(
     'openwebtext',
     'The corpus.',
-    ('pydoc', 'text_file', 'text8', 'enwik8', 'openwebtext'),
+    'sedd_jax.data.corpora:SOURCES',
   ),
   'data.path': Field(
     '', "The corpus' file or folder; empty: the source's own default."
