@@ -238,7 +238,6 @@ class Run:
       raise ValueError(f'tokens must be [batch, length], not {tokens.shape}')
     batch = {
       'tokens': tokens,
-      'valid': jnp.ones(tokens.shape, bool),
       'index': jnp.arange(len(tokens)),
       'count': jnp.asarray(len(tokens)),
     }

@@ -98,7 +98,8 @@ def make(config: Any, data_info: Any) -> base.System:
     if not config.model.dropout:
       dropout_keys = None
     nats = score_entropy(params, x_t, x_0, sigma, valid, dropout_keys)
-    counted = valid if given is None else valid & ~given
+    counted = jnp.ones(x_0.shape, bool) if valid is None else valid
+    counted = counted if given is None else counted & ~given
     total = schedule.rate(t) * jnp.sum(jnp.where(counted, nats, 0), axis=-1)
     return base.Loss(total, jnp.sum(counted, axis=-1).astype(total.dtype))
 
@@ -190,7 +191,7 @@ def make(config: Any, data_info: Any) -> base.System:
 
 
 def _parts_of(batch):
-  return batch['tokens'], batch['valid'], batch.get('given')
+  return batch['tokens'], batch.get('valid'), batch.get('given')
 
 
 def _fold(keys, place):

@@ -43,16 +43,17 @@ def written(folder, source='text_file', division='position', **splits):
 
 def test_the_form_of_a_batch():
   data = dataset()
-  for batch in (
-    data.train_batch(0, 3, [2, 5], 8),
-    data.eval_batch('train', [2, 5], 8),
+  form = {
+    'tokens': (np.int32, (2, 16)),
+    'index': (np.int32, (2,)),
+    'count': (np.int32, ()),
+  }
+  padded = {**form, 'valid': (np.bool_, (2, 16))}
+  for batch, want in (
+    (data.train_batch(0, 3, [2, 5], 8), form),
+    (data.eval_batch('train', [2, 5], 8), padded),
   ):
-    assert {k: (v.dtype, v.shape) for k, v in batch.items()} == {
-      'tokens': (np.int32, (2, 16)),
-      'valid': (np.bool_, (2, 16)),
-      'index': (np.int32, (2,)),
-      'count': (np.int32, ()),
-    }
+    assert {k: (v.dtype, v.shape) for k, v in batch.items()} == want
     assert batch['index'].tolist() == [2, 5]
     assert batch['count'] == 8
 

@@ -242,6 +242,16 @@ def test_an_example_does_not_depend_on_its_batch(noise):
   )
 
 
+def test_without_valid_every_token_is():
+  system, params, batch = made(), params_of(), batch_of(3)
+  whole = {k: x for k, x in batch.items() if k != 'valid'}
+  for of in (jax.jit(system.loss), jax.jit(system.bound)):
+    got = of(params, (), jax.random.key(0), whole)
+    want = of(params, (), jax.random.key(0), batch)
+    np.testing.assert_allclose(got.nats, want.nats, rtol=1e-5)
+    np.testing.assert_array_equal(got.weight, want.weight)
+
+
 @pytest.mark.parametrize('noise', NOISES)
 def test_invalid_and_given_positions_do_not_count(noise):
   system, params = made(**noise), params_of(**noise)
