@@ -301,7 +301,9 @@ def _parquet(where: str, stream: IO[bytes]) -> Iterator[Document]:
     # Optional, and 55 MB large: not a dependency of the package.
     parquet = importlib.import_module('pyarrow.parquet')
   except ModuleNotFoundError as error:
-    raise DataError(f'{where}: needs pyarrow: pip install pyarrow') from error
+    raise DataError(
+      f"{where}: needs pyarrow: pip install 'sedd_jax[parquet]'"
+    ) from error
   try:
     table = parquet.ParquetFile(stream)
   except ValueError as error:
