@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from sedd_jax.data import documents, downloads, tokenizers
+from sedd_jax.data import documents, downloads, tfds_folders, tokenizers
 from sedd_jax.data.documents import Document
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.tokenizers import Tokenizer
@@ -119,7 +119,9 @@ def find_text_file(path: str) -> list[pathlib.Path]:
       "data.source='text_file' needs data.path: a text file, a folder, or "
       'several separated by commas'
     )
-  return [pathlib.Path(path)] if is_tfds(path) else documents.find(path)
+  return (
+    [pathlib.Path(path)] if tfds_folders.is_tfds(path) else documents.find(path)
+  )
 
 
 def read_text_file(
@@ -137,8 +139,8 @@ def read_text_file(
     DataError: for a damaged or invalid file.
   """
   texts = documents.read_documents(files)
-  if is_tfds(files[0]):
-    texts = iter([Document(str(files[0]), 0, _tfds_bytes(files[0]))])
+  if tfds_folders.is_tfds(files[0]):
+    texts = iter([Document(str(files[0]), 0, tfds_folders.read(files[0]))])
   # One at a time: the text of one document is in memory beside the tokens.
   pieces = [tokenizer.encode_documents([text])[0] for text in texts]
   described = [entry for file in files for entry in _described(file)]
@@ -159,7 +161,7 @@ def find_published(source: str, path: str) -> pathlib.Path:
     DataError: if there is none.
   """
   place = pathlib.Path(path or default_path(source))
-  if place.is_file() or is_tfds(place):
+  if place.is_file() or tfds_folders.is_tfds(place):
     return place
   endings = ('', '.zip', '.gz', '.xz', '.txt')
   inside = (place / f'{source}{ending}' for ending in endings)
@@ -186,8 +188,8 @@ def read_published(source: str, file: pathlib.Path) -> bytes:
       sha256=published.zip_sha256,
       url=published.url,
     )
-  if is_tfds(file):
-    data = _tfds_bytes(file)
+  if tfds_folders.is_tfds(file):
+    data = tfds_folders.read(file)
   else:
     data = documents.read_whole(file, published.member)
   if not data:
@@ -344,18 +346,6 @@ def missing(source: str, path: str) -> str:
     f'sedd_jax.data.prepare {source}{given} --output '
     f'{folder}{hint}; or {QUICKSTART}'
   )
-
-
-def is_tfds(path: str | os.PathLike[str]) -> bool:
-  """Whether a folder is a dataset that TFDS wrote."""
-  return os.path.isfile(os.path.join(path, 'dataset_info.json'))
-
-
-def _tfds_bytes(folder: pathlib.Path) -> bytes:
-  # Takes half a second to import.
-  from sedd_jax.data import tfds_builders
-
-  return tfds_builders.read(folder)
 
 
 def _described(file: pathlib.Path) -> tuple[dict[str, str], ...]:

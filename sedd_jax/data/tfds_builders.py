@@ -20,11 +20,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sedd_jax.data import corpora, documents, downloads
-from sedd_jax.data.errors import DataError
 
 PIECE_BYTES = 2**16
-
-_SPLITS = ('train', 'validation', 'test')
 
 
 class _ByPosition(tfds.core.GeneratorBasedBuilder):
@@ -171,21 +168,3 @@ def build(
     download_dir=os.path.join(data_dir, 'downloads'), download_config=config
   )
   return pathlib.Path(builder.data_path)
-
-
-def read(folder: str | os.PathLike[str]) -> bytes:
-  """The whole text of a dataset, its splits one after another.
-
-  Raises:
-    DataError: if it cannot be read, or is no dataset of this file.
-  """
-  try:
-    builder = tfds.builder_from_directory(os.fspath(folder))
-    sources = [
-      builder.as_data_source(split=split)
-      for split in _SPLITS
-      if split in builder.info.splits
-    ]
-    return b''.join(example['text'] for source in sources for example in source)
-  except (KeyError, TypeError, ValueError, OSError) as error:
-    raise DataError(f'{folder}: cannot be read by TFDS: {error!r}') from error

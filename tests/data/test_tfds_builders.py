@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, corpora, load, prepare
+from sedd_jax.data import DataError, load, prepare, tfds_folders
 
 TEXT = 'the quick brown fox jumps over the lazy dog ' * 9000
 
@@ -38,7 +38,7 @@ def test_text8_through_tfds(builders, capsys):
   assert prepare.main(arguments) == 0
   path = 'built/text8/1.0.0'
   assert f'--config.data.path={path}' in capsys.readouterr().out
-  assert corpora.is_tfds(path)
+  assert tfds_folders.is_tfds(path)
   data = load(source='text8', path=path, seq_len=8)
   same(data, load(source='text8', path='manual', seq_len=8))
   assert all('array_record' in entry['name'] for entry in data.info.files)
@@ -57,7 +57,7 @@ def test_the_pieces_are_in_order_and_without_tensorflow(builders):
   pieces = [source[i]['text'] for i in range(len(source))]
   assert len(pieces) == -(-630_000 // builders.PIECE_BYTES) > 2
   assert b''.join(pieces) == text[:630_000].tobytes()
-  assert builders.read(folder) == text.tobytes()
+  assert tfds_folders.read(folder) == text.tobytes()
   assert 'tensorflow' not in sys.modules
 
 
