@@ -24,12 +24,15 @@ def get_config():
   )
   config.data.update({'source': 'pydoc', 'tokenizer': 'text8', 'seq_len': 128})
   config.training.update(
-    {'num_steps': 1500, 'batch_size': 16, 'log_every': 25, 'eval_every': 500}
+    {'num_steps': 1200, 'batch_size': 16, 'log_every': 25, 'eval_every': 400}
   )
   config.training.update(
-    {'checkpoint_every': 500, 'sample_every': 0, 'ema_decay': 0.995}
+    {'checkpoint_every': 400, 'sample_every': 0, 'ema_decay': 0.995}
   )
   config.optimizer.update({'learning_rate': 1e-3, 'warmup_steps': 100})
   config.eval.max_sequences = 256
   config.sampling.update({'steps': 64, 'num_samples': 4})
+  config.sampling.prompt = (
+    'the {blank:12} statement returns the {blank:10} of a '
+  )
   return config

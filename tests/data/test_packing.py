@@ -1,8 +1,6 @@
 import errno
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 
@@ -165,9 +163,13 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
   assert list(tmp_path.iterdir()) == []
 
 
+# Limited within the child: a function run between fork and exec is refused
+# once JAX has started its threads.
 _LIMITED = """
-import sys, numpy as np
+import resource, signal, sys, numpy as np
 from sedd_jax.data import DataError, packing, tokenizers
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))
 try:
   with packing.Writer(sys.argv[1], source='text_file', division='position',
                       tokenizer=tokenizers.make('text8')) as writer:
@@ -180,14 +182,8 @@ except DataError as error:
 
 def test_a_real_limit_on_files_leaves_nothing(tmp_path):
   """The kernel refuses to let the file grow, as on a full disk."""
-
-  def limit():
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))
-
   ended = subprocess.run(
     [sys.executable, '-B', '-c', _LIMITED, tmp_path / 'a'],
-    preexec_fn=limit,
     capture_output=True,
     text=True,
     check=True,

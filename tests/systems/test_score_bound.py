@@ -86,7 +86,7 @@ def test_samplers_converge_to_the_law_that_is_bounded(
   space = enumerated.Space(name, 2, 2, schedule, wrong=0.5)
   t_min = 0.02
   limit = space.generative_law(t_min, 1e-6, steps=300)
-  steps = np.array([32, 64, 128])
+  steps = np.array([64, 128, 256])
   errors = [
     np.abs(space.sampler_law(k, method, t_min, 1e-6) - limit).sum()
     for k in steps
