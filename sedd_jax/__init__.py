@@ -4,7 +4,7 @@ The pure layers import jax and numpy only; `load_run`, which needs the networks,
 is imported when first used.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sedd_jax import core, losses, noise_schedules, processes, samplers
 from sedd_jax.processes import log_posterior, posterior
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
   if name == 'load_run':
     from sedd_jax import runs
 

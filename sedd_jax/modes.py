@@ -4,17 +4,15 @@ import json
 import os
 import pathlib
 import subprocess
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import sedd_jax
-from sedd_jax import config_checks, flags, runs
+from sedd_jax import config_checks, flags, runs, systems
 from sedd_jax.evaluation import generate, likelihood, report
-from sedd_jax.processes import base as process_base
-from sedd_jax.systems import parts
 from sedd_jax.training import loop, metrics, parallel
 
 # Fields that may differ when a stored run is continued.
@@ -38,22 +36,23 @@ def train(command: flags.Command) -> None:
   """Trains, then evaluates and samples; a finished run goes on from there."""
   config, workdir = command.config, command.workdir
   _require_same_run(config, workdir)
-  experiment = runs.build(config)
+  experiment = runs.Experiment(config)
+  # A prompt that does not fit is told before the training, not after it.
+  requests = _requests(experiment, free=True)
+  experiment.dataset.tokens(config.eval.split)
   initial = experiment.initial_params()
   layout = parallel.make(config.training.parallelism)
   workdir.mkdir(parents=True, exist_ok=True)
   if jax.process_index() == 0:
     _write(workdir / flags.CONFIG_FILE, config_checks.to_json(config))
-  bound_fn = _bound_rows(experiment, layout)
-
-  def evaluate_fn(params, aux, step):
-    return _evaluated(experiment, layout, bound_fn, params, aux)
-
-  def sample_fn(params, aux, step):
-    run = runs.Run(experiment, params, aux, step)
-    print('\n'.join(row['text'] for row in _rows(run, '', '')[0]), flush=True)
-
   system = experiment.system
+  evaluator = _Evaluator(experiment, layout) if system.bound else None
+
+  def sample_fn(params: Any, aux: Any, step: int) -> None:
+    run = runs.Run(experiment, params, aux, step)
+    for row in _drawn(run, requests[0])[0]:
+      print(f'  {row["text"]!r}', flush=True)
+
   loop.train(
     system,
     experiment.dataset,
@@ -61,7 +60,8 @@ def train(command: flags.Command) -> None:
     seed=config.seed,
     training=config.training,
     optimizer=config.optimizer,
-    evaluate_fn=evaluate_fn if system.bound else None,
+    evaluate_fn=evaluator
+    and (lambda params, aux, step: evaluator(params, aux)),
     sample_fn=sample_fn if system.sample else None,
     initial_params=initial,
     record={'config': json.loads(config_checks.to_json(config))},
@@ -71,10 +71,10 @@ def train(command: flags.Command) -> None:
     metrics.plot_loss(workdir / 'metrics.jsonl', workdir / 'loss.png')
   params, aux, step = runs.restored(system, workdir)
   run = runs.Run(experiment, params, aux, step)
-  if system.bound:
-    _evaluate(run, workdir, layout, bound_fn)
+  if evaluator:
+    _evaluate(run, workdir, evaluator)
   if system.sample and jax.process_index() == 0:
-    _sample(run, workdir, ('', config.sampling.prompt))
+    _sample(run, workdir, requests)
 
 
 def evaluate(command: flags.Command) -> None:
@@ -84,20 +84,20 @@ def evaluate(command: flags.Command) -> None:
     raise ValueError(f'system {run.config.system.name!r} has no likelihood')
   layout = parallel.make(run.config.training.parallelism)
   command.workdir.mkdir(parents=True, exist_ok=True)
-  bound_fn = _bound_rows(run.experiment, layout)
-  _evaluate(run, command.workdir, layout, bound_fn)
+  _evaluate(run, command.workdir, _Evaluator(run.experiment, layout))
 
 
 def sample(command: flags.Command) -> None:
   """Draws samples, with the prompt if there is one; writes samples.jsonl."""
-  run = runs.load(command.config, command.workdir)
+  run = runs.load(command.config, command.workdir, read=False)
+  requests = _requests(run.experiment, free=False)
   command.workdir.mkdir(parents=True, exist_ok=True)
-  _sample(run, command.workdir, (run.config.sampling.prompt,))
+  _sample(run, command.workdir, requests)
 
 
 def task(command: flags.Command) -> None:
   """A further mode of the system; prints its answer as JSON."""
-  run = runs.load(command.config, command.workdir)
+  run = runs.load(command.config, command.workdir, read=False)
   answer = run.experiment.system.tasks[command.mode](
     run.params, run.aux, run.config.task, run.tokenizer
   )
@@ -128,59 +128,50 @@ def _require_same_run(config: Any, workdir: pathlib.Path) -> None:
     )
 
 
-def _bound_rows(experiment: runs.Experiment, layout: parallel.Layout) -> Any:
-  """The bound of a host batch over all devices and processes."""
-  if experiment.system.bound is None:
-    return None
-  compiled = layout.compile_rows(experiment.system.bound)
+class _Evaluator:
+  """The bound over a split, on all devices and processes."""
 
-  def bound_fn(params, aux, key, batch):
+  def __init__(self, experiment: runs.Experiment, layout: parallel.Layout):
+    self._experiment = experiment
+    self._layout = layout
+    self._compiled = layout.compile_rows(experiment.system.bound)
+
+  def __call__(self, params: Any, aux: Any, **options: Any) -> dict[str, Any]:
+    group = self._experiment.config.eval
+    result = likelihood.evaluate(
+      self._rows,
+      self._layout.place(params),
+      self._layout.place(aux),
+      self._experiment.dataset,
+      split=group.split,
+      seed=self._experiment.config.seed,
+      batch_size=group.batch_size,
+      multiple_of=parallel.num_devices(self._layout),
+      max_sequences=group.max_sequences,
+      **options,
+    )
+    return {**result, 'protocol': group.protocol, 'points': group.points}
+
+  def _rows(self, params: Any, aux: Any, key: Any, batch: Any) -> Any:
     local = parallel.local_indices(len(batch['tokens']))
     mine = {k: x[local] if np.ndim(x) else x for k, x in batch.items()}
-    return compiled(params, aux, key, mine)
-
-  return bound_fn
+    return self._compiled(params, aux, key, mine)
 
 
-def _evaluated(experiment, layout, bound_fn, params, aux, **options) -> Any:
-  group = experiment.config.eval
-  result = likelihood.evaluate(
-    bound_fn,
-    params,
-    aux,
-    experiment.dataset,
-    split=group.split,
-    batch_size=group.batch_size,
-    multiple_of=parallel.num_devices(layout),
-    max_sequences=group.max_sequences,
-    **options,
-  )
-  return {**result, 'protocol': group.protocol, 'points': group.points}
-
-
-def _evaluate(run, workdir, layout, bound_fn) -> None:
+def _evaluate(
+  run: runs.Run, workdir: pathlib.Path, evaluator: _Evaluator
+) -> None:
+  """Evaluates, and writes and prints what came of it."""
+  # Late: a third of the time that the imports of a short run take.
   from tqdm import auto
 
-  def progress(batches):
-    return auto.tqdm(
-      batches,
-      desc='bound',
-      leave=False,
-      disable=jax.process_index() > 0 or None,
-    )
+  def progress(batches: Any) -> Any:
+    # None: no bar where the output is no terminal.
+    disable = True if jax.process_index() else None
+    return auto.tqdm(batches, desc='bound', leave=False, disable=disable)
 
-  config = run.config
-  result = _evaluated(
-    run.experiment,
-    layout,
-    bound_fn,
-    layout.place(run.params),
-    layout.place(run.aux),
-    seed=config.seed,
-    progress=progress,
-  )
-  info = run.experiment.dataset.info
-  result |= {
+  config, info = run.config, run.experiment.dataset.info
+  result = evaluator(run.params, run.aux, progress=progress) | {
     'step': run.step,
     'dtype': config.model.dtype,
     'seq_len': config.data.seq_len,
@@ -190,79 +181,88 @@ def _evaluate(run, workdir, layout, bound_fn) -> None:
     'version': sedd_jax.__version__,
     'commit': _commit(),
   }
-  if jax.process_index():
-    return
-  _write(workdir / 'evaluation.json', json.dumps(result, indent=2) + '\n')
-  print(likelihood.describe(result, info.unit), flush=True)
+  if jax.process_index() == 0:
+    _write(workdir / 'evaluation.json', json.dumps(result, indent=2) + '\n')
+    print(likelihood.describe(result, info.unit), flush=True)
 
 
-def _rows(run: runs.Run, prompt: str, suffix: str, **options) -> Any:
-  """Samples as rows, the request's samples, and where tokens are given."""
-  config = run.config
-  samples = run.sample(
-    config.sampling.num_samples, prompt=prompt, suffix=suffix, **options
-  )
-  rows = [
-    {
-      'text': run.tokenizer.decode(tokens[:length]),
-      'seed': config.seed + place,
-      'prompt': prompt,
-      'suffix': suffix,
-      'method': config.sampling.method,
-      'steps': config.sampling.steps,
-      'step': run.step,
-    }
-    for place, (tokens, length) in enumerate(
-      zip(samples.tokens, samples.lengths)
+class _Asked(NamedTuple):
+  """Samples that are asked for, and the texts that they keep."""
+
+  request: systems.Request
+  prompt: str
+  suffix: str
+
+
+def _requests(experiment: runs.Experiment, *, free: bool) -> list[_Asked]:
+  """What the config asks for; with `free`, samples without a prompt first."""
+  sampling = experiment.config.sampling
+  texts = [(sampling.prompt, sampling.suffix)]
+  if free and any(texts[0]):
+    texts.insert(0, ('', ''))
+  return [
+    _Asked(
+      experiment.request(
+        sampling.num_samples, prompt=prompt, suffix=suffix, record_path=True
+      ),
+      prompt,
+      suffix,
     )
+    for prompt, suffix in texts
   ]
+
+
+def _drawn(
+  run: runs.Run, asked: _Asked
+) -> tuple[list[dict[str, Any]], systems.Samples]:
+  samples = run.draw(asked.request)
+  rows = generate.rows(
+    samples,
+    run.tokenizer,
+    asked.request,
+    prompt=asked.prompt,
+    suffix=asked.suffix,
+    step=run.step,
+  )
   return rows, samples
 
 
-def _sample(run: runs.Run, workdir: pathlib.Path, prompts) -> None:
-  """Prints and writes samples for each prompt, and the page of one of them."""
-  config = run.config
-  written = []
-  for place, prompt in enumerate(prompts):
-    # A run without a prompt draws freely once; a suffix goes with a prompt.
-    if place and not prompt:
-      continue
-    suffix = config.sampling.suffix if place == len(prompts) - 1 else ''
-    rows, samples = _rows(run, prompt, suffix, record_path=True)
-    title = f'samples that keep {prompt!r}' if prompt else 'samples'
-    print(f'{title}:')
+def _sample(
+  run: runs.Run, workdir: pathlib.Path, requests: Sequence[_Asked]
+) -> None:
+  """Prints and writes samples, and the page of the first of them."""
+  written: list[dict[str, Any]] = []
+  for asked in requests:
+    rows, samples = _drawn(run, asked)
+    kept = [repr(text) for text in (asked.prompt, asked.suffix) if text]
+    print(f'samples that keep {" and ".join(kept)}:' if kept else 'samples:')
     for row in rows:
       print(f'  {row["text"]!r}')
-    if not written:
-      _write_page(run, samples, prompt, suffix, workdir / 'denoising.html')
+    if not written and samples.path is not None:
+      page = _page(run, asked.request, samples)
+      _write(workdir / 'denoising.html', page)
     written += rows
   generate.write_jsonl(workdir / 'samples.jsonl', written)
   print(f'see {workdir}', flush=True)
 
 
-def _write_page(run, samples, prompt, suffix, path: pathlib.Path) -> None:
-  if samples.path is None:
-    return
-  config = run.config
-  process = parts.make_process(config, run.experiment.dataset.info.vocab_size)
-  mask = process.vocab_size if process_base.has_mask(process) else None
-  given = None
-  if prompt or suffix:
-    given = generate.parse_prompt(
-      run.tokenizer, prompt, suffix, samples.tokens.shape[-1]
-    ).given
-  page = report.denoising_page(
+def _page(
+  run: runs.Run, request: systems.Request, samples: systems.Samples
+) -> str:
+  config, vocab_size = run.config, run.experiment.info.vocab_size
+  # Noise that masks has a state beyond the data's; others have not.
+  masks = bool(np.any(samples.path == vocab_size))
+  return report.denoising_page(
     samples.path[:, 0],
     run.tokenizer,
-    mask=mask,
-    given=given,
+    mask=vocab_size if masks else None,
+    given=None if request.given is None else request.given[0],
     caption=(
-      f'{config.system.name}, {config.process.name} noise, '
-      f'{config.sampling.method}, {config.sampling.steps} steps, after '
-      f'{run.step} training steps on {run.experiment.dataset.info.name}.'
+      f'{config.system.name}, {config.process.name} noise, {request.method}, '
+      f'{request.steps} steps, after {run.step} training steps on '
+      f'{run.experiment.info.name}.'
     ),
   )
-  report.write_page(path, page)
 
 
 def _flops_per_token(experiment: runs.Experiment) -> float:

@@ -1,6 +1,7 @@
 """A run as an object: what its config builds, and a stored one as functions."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -19,29 +20,100 @@ from sedd_jax.training import checkpoint
 PyTree = Any
 
 
-@dataclasses.dataclass(frozen=True)
 class Experiment:
-  """What a config describes.
+  """What a config describes; its text is read when it is first asked for.
 
   Attributes:
     config: the config.
-    dataset: its data.
-    system: its system.
+    info: vocabulary and tokenizer of the data; with its text once read.
+    system: the system.
   """
 
-  config: Any
-  dataset: Any
-  system: System
+  def __init__(self, config: Any, *, read: bool = True):
+    """Builds the system.
+
+    Args:
+      config: a checked config.
+      read: read the data now, so that it is told first if it is missing; False
+        where only a vocabulary is needed, as for samples.
+
+    Raises:
+      DataError: the data or its tokenizer is missing or damaged.
+      ValueError: a system that cannot be made of these parts.
+    """
+    data = config.data
+    self.config = config
+    self.info = (
+      self.dataset.info
+      if read
+      else pipeline.describe(
+        source=data.source, path=data.path, tokenizer=data.tokenizer
+      )
+    )
+    self.system: System = systems.make(config, self.info)
+
+  @functools.cached_property
+  def dataset(self) -> pipeline.Dataset:
+    """The data.
+
+    Raises:
+      DataError: it is missing or damaged.
+    """
+    data = self.config.data
+    return pipeline.load(
+      source=data.source,
+      path=data.path,
+      tokenizer=data.tokenizer,
+      seq_len=data.seq_len,
+      limit=data.limit,
+      validation_fraction=data.validation_fraction,
+    )
 
   @property
   def tokenizer(self) -> Any:
     """The data's tokenizer."""
-    return self.dataset.info.tokenizer
+    return self.info.tokenizer
 
   @property
   def length(self) -> int:
     """Tokens of a sample."""
     return self.config.sampling.length or self.config.data.seq_len
+
+  def request(
+    self,
+    num_samples: int,
+    *,
+    prompt: str = '',
+    suffix: str = '',
+    **options: Any,
+  ) -> systems.Request:
+    """A request for samples; what is not given is as in the config.
+
+    Args:
+      num_samples: how many.
+      prompt: text that is kept; `{blank:n}` is n free tokens.
+      suffix: text that samples end with.
+      **options: fields of `systems.Request`.
+
+    Returns:
+      The request.
+
+    Raises:
+      ValueError: a prompt that does not fit.
+    """
+    config = self.config
+    settings = {
+      'length': self.length,
+      'seeds': range(config.seed, config.seed + num_samples),
+      'method': config.sampling.method,
+      'steps': config.sampling.steps,
+      'batch_size': config.sampling.batch_size,
+      'options': {'grid': config.sampling.grid},
+      **options,
+    }
+    return generate.request(
+      self.tokenizer, prompt=prompt, suffix=suffix, **settings
+    )
 
   def initial_params(self) -> PyTree | None:
     """The weights of `config.init_from`, or None where it is empty.
@@ -81,31 +153,6 @@ def require_same_shapes(params: PyTree, wanted: PyTree, source: str) -> None:
         f'init_from: {source} has {name} of shape {have.get(name)}, the config '
         f'makes it {want.get(name)}'
       )
-
-
-def build(config: Any) -> Experiment:
-  """Data and system of a config.
-
-  Args:
-    config: a checked config.
-
-  Returns:
-    The experiment.
-
-  Raises:
-    DataError: the data is missing or damaged.
-    ValueError: a system that cannot be made of these parts.
-  """
-  data = config.data
-  dataset = pipeline.load(
-    source=data.source,
-    path=data.path,
-    tokenizer=data.tokenizer,
-    seq_len=data.seq_len,
-    limit=data.limit,
-    validation_fraction=data.validation_fraction,
-  )
-  return Experiment(config, dataset, systems.make(config, dataset.info))
 
 
 def restored(
@@ -197,25 +244,19 @@ class Run:
     Raises:
       ValueError: a prompt that does not fit, an unknown method.
     """
-    config = self.config
-    if self.experiment.system.sample is None:
-      raise ValueError(f'system {config.system.name!r} draws no samples')
-    seeds = seeds or range(config.seed, config.seed + num_samples)
-    settings = {
-      'method': config.sampling.method,
-      'steps': config.sampling.steps,
-      'batch_size': config.sampling.batch_size,
-      'options': {'grid': config.sampling.grid},
-      **options,
-    }
-    request = generate.request(
-      self.tokenizer,
-      length=length or self.experiment.length,
-      seeds=seeds,
-      prompt=prompt,
-      suffix=suffix,
-      **settings,
+    if length is not None:
+      options['length'] = length
+    if seeds is not None:
+      options['seeds'] = seeds
+    request = self.experiment.request(
+      num_samples, prompt=prompt, suffix=suffix, **options
     )
+    return self.draw(request)
+
+  def draw(self, request: systems.Request) -> Samples:
+    """What the system samples for a request."""
+    if self.experiment.system.sample is None:
+      raise ValueError(f'system {self.config.system.name!r} draws no samples')
     return self.experiment.system.sample(self.params, self.aux, request)
 
   def bound(self, tokens: jax.Array, seed: int = 0) -> Bound:
@@ -260,16 +301,16 @@ def load_run(workdir: str | os.PathLike) -> Run:
 
   Raises:
     ValueError: no run in that folder, or none of its checkpoints is whole.
-    DataError: its data is not there any more.
+    DataError: its tokenizer is not there any more.
   """
   stored = pathlib.Path(workdir) / flags.CONFIG_FILE
   if not stored.is_file():
     raise ValueError(f'no run in {workdir}: it has no {flags.CONFIG_FILE}')
   config = config_checks.from_json(stored.read_text())
-  return load(config, workdir)
+  return load(config, workdir, read=False)
 
 
-def load(config: Any, workdir: str | os.PathLike) -> Run:
+def load(config: Any, workdir: str | os.PathLike, *, read: bool = True) -> Run:
   """A stored run with a config of its own choosing for what may change.
 
   Where the folder holds no checkpoint, `init_from` gives the parameters.
@@ -277,6 +318,7 @@ def load(config: Any, workdir: str | os.PathLike) -> Run:
   Args:
     config: the run's config, with other settings of evaluation or sampling.
     workdir: the run's folder.
+    read: read the data now, not when it is first asked for.
 
   Returns:
     The run.
@@ -284,7 +326,7 @@ def load(config: Any, workdir: str | os.PathLike) -> Run:
   Raises:
     ValueError: neither a checkpoint nor init_from.
   """
-  experiment = build(config)
+  experiment = Experiment(config, read=read)
   trained = (pathlib.Path(workdir) / flags.CONFIG_FILE).is_file()
   if config.init_from and not trained:
     params, step = experiment.initial_params(), 0

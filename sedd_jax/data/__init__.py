@@ -7,6 +7,6 @@ batch = dataset.train_batch(seed=0, step=0, indices=range(16), count=16)
 """
 
 from sedd_jax.data.errors import DataError
-from sedd_jax.data.pipeline import DataInfo, Dataset, load
+from sedd_jax.data.pipeline import DataInfo, Dataset, describe, load
 
-__all__ = ['DataError', 'DataInfo', 'Dataset', 'load']
+__all__ = ['DataError', 'DataInfo', 'Dataset', 'describe', 'load']

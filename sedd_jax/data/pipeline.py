@@ -230,6 +230,29 @@ def load(
   return Dataset(info, splits, seq_len)
 
 
+def describe(
+  *, source: str, path: str = '', tokenizer: str = 'text8'
+) -> DataInfo:
+  """What is known of a corpus without its text: enough to draw samples.
+
+  Args:
+    source: a name of `corpora.SOURCES`.
+    path: as for `load`; a folder there may hold the tokenizer's files.
+    tokenizer: a name of `tokenizers.TOKENIZERS` or a path.
+
+  Returns:
+    The vocabulary and the tokenizer; no counts and no files.
+
+  Raises:
+    DataError: for an unknown tokenizer, or one whose files are missing.
+
+  >>> describe(source='text8').vocab_size
+  27
+  """
+  maker = tokenizers.make(tokenizer, [path or corpora.default_path(source)])
+  return _info(source, maker, {}, (), {})
+
+
 def _prepared(
   source: str,
   folder: str,

@@ -120,7 +120,7 @@ def request(
 def rows(
   samples: Samples, tokenizer: Any, request: Request, **record: Any
 ) -> list[dict[str, Any]]:
-  """Samples as JSON-able rows with `text` and `seed`.
+  """Samples as JSON-able rows with `text`, `seed`, `method` and `steps`.
 
   Args:
     samples: what came of the request.
@@ -132,7 +132,13 @@ def rows(
     One row a sample.
   """
   return [
-    {'text': tokenizer.decode(tokens[:length]), 'seed': int(seed), **record}
+    {
+      'text': tokenizer.decode(tokens[:length]),
+      'seed': int(seed),
+      'method': request.method,
+      'steps': request.steps,
+      **record,
+    }
     for tokens, length, seed in zip(
       samples.tokens, samples.lengths, request.seeds
     )
@@ -148,4 +154,3 @@ def write_jsonl(
     for line in lines:
       file.write(json.dumps(line, ensure_ascii=False) + '\n')
   os.replace(partial, path)
-

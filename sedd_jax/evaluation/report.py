@@ -2,7 +2,6 @@
 
 import html
 import json
-import os
 from typing import Any
 
 import numpy as np
@@ -138,11 +137,3 @@ def _script(value: Any) -> str:
   """JSON that can stand in a script element, and contains no placeholder."""
   text = json.dumps(value, separators=(',', ':'))
   return text.replace('<', '\\u003c').replace('@', '\\u0040')
-
-
-def write_page(path: str | os.PathLike, page: str) -> None:
-  """Writes a page; the file appears whole."""
-  partial = f'{os.fspath(path)}.partial'
-  with open(partial, 'w', encoding='utf-8') as file:
-    file.write(page)
-  os.replace(partial, path)

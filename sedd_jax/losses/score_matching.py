@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import numerics, shapes, times
 from sedd_jax.noise_schedules import Continuous
-from sedd_jax.processes import Absorbing, TokenProcess, Uniform
+from sedd_jax.processes import Absorbing, Relaxing, Uniform
 
 
 def score_entropy(
@@ -27,7 +27,7 @@ def score_entropy(
   x_0: Array,
   sigma: ArrayLike,
   *,
-  process: TokenProcess,
+  process: Relaxing,
 ) -> Array:
   """Denoising score entropy of each token (arXiv 2310.16834, theorem 3.4).
 
@@ -63,7 +63,7 @@ def score_entropy(
   return loss(*_checked(log_score, x_t, x_0, sigma, process))
 
 
-def _kernels(process: TokenProcess) -> tuple[Callable[..., Array], ...]:
+def _kernels(process: Relaxing) -> tuple[Callable[..., Array], ...]:
   for kind, kernels in _KERNELS.items():
     if isinstance(process, kind):
       return kernels
@@ -215,7 +215,7 @@ def score_entropy_from_features(
   x_0: Array,
   sigma: ArrayLike,
   *,
-  process: TokenProcess,
+  process: Relaxing,
   scale_by_sigma: bool = True,
   chunk: int = 1024,
 ) -> Array:
@@ -379,7 +379,7 @@ def implicit_score_entropy(
   x: Array,
   sigma: Array,
   *,
-  process: TokenProcess,
+  process: Relaxing,
 ) -> Array:
   """Implicit score entropy (arXiv 2310.16834, theorem 3.3), for teaching.
 
@@ -430,7 +430,7 @@ def dwdse(
   key: Array,
   x_0: Array,
   *,
-  process: TokenProcess,
+  process: Relaxing,
   schedule: Continuous,
   t: ArrayLike | None = None,
   t_min: float = 1e-3,
@@ -489,7 +489,7 @@ def dwdse(
 
 
 def sample_noisy(
-  keys: Array, x_0: Array, sigma: Array, *, process: TokenProcess
+  keys: Array, x_0: Array, sigma: Array, *, process: Relaxing
 ) -> Array:
   """x_t ~ q(x_t | x_0) with one key and one level a sequence.
 

@@ -24,7 +24,11 @@ class TokenProcess(Protocol):
   """
 
   vocab_size: int
-  num_states: int
+
+  @property
+  def num_states(self) -> int:
+    """Symbols of the chain."""
+    raise NotImplementedError(type(self).__name__)
 
   def forward(self, x: Array, start: ArrayLike, stop: ArrayLike) -> Array:
     """Row q(x_stop = . | x_start = x), `[..., length, num_states]`.

@@ -5,11 +5,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sedd_jax.core import shapes
-from sedd_jax.processes import TokenProcess, rates
+from sedd_jax.processes import Relaxing, rates
 
 
 def transition_probs(
-  process: TokenProcess, x_t: Array, log_score: Array, rate_dt: ArrayLike
+  process: Relaxing, x_t: Array, log_score: Array, rate_dt: ArrayLike
 ) -> Array:
   """delta + rate_dt * reverse rate, raw (arXiv 2310.16834, eq. 18).
 

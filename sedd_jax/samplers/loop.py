@@ -14,7 +14,7 @@ from jax import Array
 from sedd_jax.core import categorical, numerics
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.noise_schedules import Continuous
-from sedd_jax.processes import TokenProcess, base
+from sedd_jax.processes import Relaxing, base
 from sedd_jax.samplers import euler, time_grids, tweedie
 
 ScoreFn = Callable[[Array, Array], Array]
@@ -39,7 +39,7 @@ _REFERENCE_T_MIN = 1e-5
 
 
 def reverse_probs(
-  process: TokenProcess,
+  process: Relaxing,
   schedule: Continuous,
   x_t: Array,
   log_score: Array,
@@ -67,7 +67,7 @@ def reverse_probs(
 
 
 def jump_probs(
-  process: TokenProcess,
+  process: Relaxing,
   schedule: Continuous,
   x_t: Array,
   log_score: Array,
@@ -106,7 +106,7 @@ def jump_probs(
   return alpha_bar * _with_mask(process, revealed) + (1 - alpha_bar) * stepped
 
 
-def _with_mask(process: TokenProcess, probs: Array) -> Array:
+def _with_mask(process: Relaxing, probs: Array) -> Array:
   missing = process.num_states - probs.shape[-1]
   return jnp.pad(probs, [(0, 0)] * (probs.ndim - 1) + [(0, missing)])
 
@@ -116,7 +116,7 @@ def sample(
   key: Array,
   shape: tuple[int, int],
   *,
-  process: TokenProcess,
+  process: Relaxing,
   schedule: Continuous,
   steps: int = 64,
   method: str = 'tweedie',
@@ -186,7 +186,9 @@ def sample(
   ts = time_grids.uniform(steps, t_min)
 
   def clamp(x):
-    return x if given is None else jnp.where(given, tokens, x)
+    if given is None or tokens is None:
+      return x
+    return jnp.where(given, tokens, x)
 
   def first(x, log_score, t, s):
     return jump_probs(process, schedule, x, log_score, t, s, method=method)

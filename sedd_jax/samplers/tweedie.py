@@ -5,11 +5,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sedd_jax.core import numerics, shapes
-from sedd_jax.processes import TokenProcess, base, rates
+from sedd_jax.processes import Relaxing, base, rates
 
 
 def transition_probs(
-  process: TokenProcess,
+  process: Relaxing,
   x_t: Array,
   log_score: Array,
   sigma_t: ArrayLike,
@@ -43,7 +43,7 @@ def transition_probs(
 
 
 def denoise_probs(
-  process: TokenProcess, x_t: Array, log_score: Array, sigma_t: ArrayLike
+  process: Relaxing, x_t: Array, log_score: Array, sigma_t: ArrayLike
 ) -> Array:
   """p(x_0 = . | x_t) by the score, raw: `transition_probs` to level 0.
 
@@ -69,7 +69,7 @@ def denoise_probs(
 
 
 def decoder_probs(
-  process: TokenProcess,
+  process: Relaxing,
   x_t: Array,
   log_score: Array,
   sigma_t: ArrayLike,

@@ -16,7 +16,7 @@ from sedd_jax import losses
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import numerics, times
 from sedd_jax.noise_schedules import Continuous
-from sedd_jax.processes import TokenProcess, base
+from sedd_jax.processes import Relaxing, base
 from sedd_jax.samplers import tweedie
 from sedd_jax.systems.base import Bound
 
@@ -24,7 +24,7 @@ PROTOCOLS = ('bound', 'sedd')
 
 
 def prior_nats(
-  process: TokenProcess,
+  process: Relaxing,
   schedule: Continuous,
   x_0: Array,
   log_score: Array | None = None,
@@ -48,6 +48,8 @@ def prior_nats(
   """
   if not base.has_mask(process):
     return process.prior_kl(x_0, schedule.total(1.0))
+  if log_score is None:
+    raise ValueError('absorbing noise needs log_score at the all-masked state')
   masked = jnp.full_like(x_0, process.vocab_size)
   probs = tweedie.decoder_probs(
     process, masked, log_score, schedule.total(1.0), delta=0.0
@@ -56,7 +58,7 @@ def prior_nats(
 
 
 def reconstruction_nats(
-  process: TokenProcess,
+  process: Relaxing,
   x_t: Array,
   x_0: Array,
   log_score: Array,
@@ -90,7 +92,7 @@ def bound(
   key: Array,
   x_0: Array,
   *,
-  process: TokenProcess,
+  process: Relaxing,
   schedule: Continuous,
   index: Array | None = None,
   count: Array | int | None = None,

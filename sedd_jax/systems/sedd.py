@@ -203,7 +203,8 @@ def _in_batches(
 ) -> base.Samples:
   """Runs a request in batches of one shape, the last one padded."""
   count, length = len(request.seeds), request.length
-  size = min(request.batch_size or count, count)
+  # One compiled shape, whatever the request's size.
+  size = request.batch_size or count
   seeds = np.asarray(request.seeds, np.uint32)
   tokens, given = request.tokens, request.given
   if tokens is None:
@@ -219,9 +220,9 @@ def _in_batches(
     start = None if request.start is None else request.start[rows]
     drawn = of_batch(keys, tokens[rows], given[rows], start)
     results.append(np.asarray(drawn)[..., : min(size, count - first), :])
-  drawn = np.concatenate(results, axis=-2)
-  path = drawn if request.record_path else None
-  result = drawn[-1] if request.record_path else drawn
+  joined = np.concatenate(results, axis=-2)
+  path = joined if request.record_path else None
+  result = joined[-1] if request.record_path else joined
   return base.Samples(
     tokens=result,
     lengths=np.full(count, length, np.int32),

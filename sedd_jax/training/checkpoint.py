@@ -70,7 +70,8 @@ class Checkpoints:
     self._read_only = read_only
     self._sealing: threading.Thread | None = None
     self._failure: BaseException | None = None
-    self._manager = None
+    # None once closed, and where nothing is to be changed.
+    self._manager: Any = None
     if not read_only:
       self.folder.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
@@ -262,7 +263,8 @@ class Checkpoints:
     self, fields: Mapping[str, PyTree]
   ) -> tuple[dict[str, PyTree], dict[str, Any]] | None:
     """The wanted fields and the record of the newest whole checkpoint."""
-    found, faults = None, []
+    found: int | None = None
+    faults: list[str] = []
     if jax.process_index() == 0:
       found, faults = self._newest_whole()
     if jax.process_count() > 1:
@@ -281,7 +283,7 @@ class Checkpoints:
 
   def _newest_whole(self) -> tuple[int | None, list[str]]:
     """The newest step whose files are as saved, and faults of newer ones."""
-    faults = []
+    faults: list[str] = []
     for step in reversed(self._listed()):
       path = self._path(step)
       if not (path / MANIFEST).exists():

@@ -405,6 +405,7 @@ class _Run:
       raise
 
   def _refreshed(self, state: state_lib.TrainState) -> state_lib.TrainState:
+    assert self._system.refresh is not None
     params, aux = jax.device_get((state.params, state.aux))
     aux = self._layout.place(self._system.refresh(params, aux))
     return dataclasses.replace(state, aux=aux)

@@ -73,7 +73,7 @@ def pmap(devices: Sequence[jax.Device]) -> Layout:
   )
   # Axes, donation and placement as here compile once; a state that is not
   # committed to the devices before its first step would compile twice.
-  options = {'axis_name': _AXIS, 'out_axes': None}
+  options: dict[str, Any] = {'axis_name': _AXIS, 'out_axes': None}
   if jax.process_count() == 1:
     options['devices'] = devices
 
