@@ -1,6 +1,7 @@
 """`python -m sedd_jax.main --config=configs/quickstart.py`, see --help."""
 
 import os
+import sys
 from collections.abc import Sequence
 
 from sedd_jax import flags
@@ -16,26 +17,37 @@ def main(argv: Sequence[str] | None = None) -> None:
   command = flags.parse_or_exit(argv)
   # Late: a mistake on the command line is told without loading networks.
   import jax
+  from absl import logging
 
   from sedd_jax import modes
-  from sedd_jax.data import errors
+  from sedd_jax.config_checks import ConfigError
+  from sedd_jax.data import DataError
+  from sedd_jax.evaluation.likelihood import BoundError
   from sedd_jax.training import checkpoint, loop
 
+  # Orbax tells of every file that it writes.
+  logging.set_verbosity(logging.WARNING)
   if os.environ.get('SEDD_JAX_DISTRIBUTED'):
     jax.distributed.initialize()
   cache = command.config.training.compilation_cache
   if cache:
     jax.config.update('jax_compilation_cache_dir', cache)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-  try:
-    modes.MODES.get(command.mode, modes.task)(command)
-  except (
-    ValueError,
-    errors.DataError,
+  told = (
+    ConfigError,
+    DataError,
+    BoundError,
     checkpoint.CheckpointError,
     loop.NonFiniteError,
-  ) as error:
+  )
+  try:
+    modes.MODES.get(command.mode, modes.task)(command)
+  except told as error:
     flags.exit_with(error)
+  except KeyboardInterrupt:
+    # A training has saved its state by now.
+    print('\nstopped; a training goes on from here', file=sys.stderr)
+    sys.exit(130)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,17 @@ from sedd_jax.systems.base import Bound, Samples, System
 from sedd_jax.training import checkpoint
 
 PyTree = Any
+
+# Fields that may differ when a stored run is continued: how far and how it is
+# computed, what is reported on the way, and all that comes after the training.
+_MAY_DIFFER = (
+  *('training.num_steps', 'training.accumulation', 'training.loss_chunk'),
+  *('training.parallelism', 'training.compilation_cache'),
+  *('training.log_every', 'training.eval_every', 'training.sample_every'),
+  *('training.checkpoint_every', 'training.keep_checkpoints'),
+  *('model.scan_layers', 'model.remat', 'model.attention'),
+  *('data.path', 'eval.', 'sampling.', 'task'),
+)
 
 
 class Experiment:
@@ -68,6 +79,19 @@ class Experiment:
       limit=data.limit,
       validation_fraction=data.validation_fraction,
     )
+
+  @functools.cached_property
+  def compiled_bound(self) -> Callable[..., Bound] | None:
+    """`System.bound`, compiled once a shape; None where there is none."""
+    return self.system.bound and jax.jit(self.system.bound)
+
+  @functools.cached_property
+  def compiled_score(self) -> Callable[..., jax.Array] | None:
+    """`(params, aux, x_t, sigma) -> log_score`, compiled, None without one."""
+    make = self.system.score_fn
+    if make is None:
+      return None
+    return jax.jit(lambda params, aux, *inputs: make(params, aux)(*inputs))
 
   @property
   def tokenizer(self) -> Any:
@@ -124,14 +148,16 @@ class Experiment:
     source = self.config.init_from
     if not source:
       return None
-    if (pathlib.Path(source) / flags.CONFIG_FILE).is_file():
+    folder = pathlib.Path(source)
+    # A folder of the hub has a config.json too.
+    if (folder / flags.CONFIG_FILE).is_file() and has_checkpoint(folder):
       params, _, _ = restored(self.system, source)
     elif self.system.load_pretrained is not None:
       params = self.system.load_pretrained(source)
     else:
       raise ValueError(
         f'init_from: system {self.config.system.name!r} reads folders of runs '
-        f'only, and {source!r} has no {flags.CONFIG_FILE}'
+        f'only, and {source!r} has no {flags.CONFIG_FILE} with checkpoints'
       )
     wanted, _ = jax.eval_shape(self.system.init, jax.random.key(0))
     require_same_shapes(params, wanted, source)
@@ -153,6 +179,43 @@ def require_same_shapes(params: PyTree, wanted: PyTree, source: str) -> None:
         f'init_from: {source} has {name} of shape {have.get(name)}, the config '
         f'makes it {want.get(name)}'
       )
+
+
+def require_same(config: Any, workdir: str | os.PathLike) -> None:
+  """Refuses to continue a run with another model, data, noise or optimizer.
+
+  Args:
+    config: what is to be run.
+    workdir: a run's folder; one without a checkpoint starts anew.
+
+  Raises:
+    ConfigError: naming the fields that differ.
+  """
+  stored = pathlib.Path(workdir) / flags.CONFIG_FILE
+  if not stored.is_file() or not has_checkpoint(workdir):
+    return
+  before = config_checks.from_json(stored.read_text())
+  changed = [
+    f'{path} ({old!r}, now {new!r})'
+    for path, (old, new) in config_checks.differences(before, config).items()
+    if not path.startswith(_MAY_DIFFER)
+  ]
+  if changed:
+    raise config_checks.ConfigError(
+      f'{workdir} holds a run with other settings: {", ".join(changed)}; '
+      'choose another --workdir, or start from its weights with '
+      f'--config.init_from={workdir}'
+    )
+
+
+def has_checkpoint(workdir: str | os.PathLike) -> bool:
+  """Whether a run has saved a checkpoint; it may be damaged since."""
+  folder = pathlib.Path(workdir) / 'checkpoints'
+  # What reads checkpoints takes seconds to import.
+  if not folder.is_dir():
+    return False
+  with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
+    return bool(checkpoints.steps())
 
 
 def restored(
@@ -213,10 +276,10 @@ class Run:
     Raises:
       ValueError: a system without scores.
     """
-    make = self.experiment.system.score_fn
-    if make is None:
+    score_fn = self.experiment.compiled_score
+    if score_fn is None:
       raise ValueError(f'system {self.config.system.name!r} has no score')
-    return make(self.params, self.aux)(x_t, sigma)
+    return score_fn(self.params, self.aux, x_t, sigma)
 
   def sample(
     self,
@@ -272,7 +335,8 @@ class Run:
     Raises:
       ValueError: a system without likelihood, or tokens of another shape.
     """
-    if self.experiment.system.bound is None:
+    bound_fn = self.experiment.compiled_bound
+    if bound_fn is None:
       raise ValueError(f'system {self.config.system.name!r} has no likelihood')
     tokens = jnp.asarray(tokens, jnp.int32)
     if tokens.ndim != 2:
@@ -283,7 +347,7 @@ class Run:
       'count': jnp.asarray(len(tokens)),
     }
     key = jax.random.fold_in(jax.random.key(seed), 0)
-    return self.experiment.system.bound(self.params, self.aux, key, batch)
+    return bound_fn(self.params, self.aux, key, batch)
 
   def tokens(self, split: str) -> np.ndarray:
     """All tokens of a split, `[num_tokens]`."""
@@ -327,8 +391,7 @@ def load(config: Any, workdir: str | os.PathLike, *, read: bool = True) -> Run:
     ValueError: neither a checkpoint nor init_from.
   """
   experiment = Experiment(config, read=read)
-  trained = (pathlib.Path(workdir) / flags.CONFIG_FILE).is_file()
-  if config.init_from and not trained:
+  if config.init_from and not has_checkpoint(workdir):
     params, step = experiment.initial_params(), 0
     aux = jax.jit(experiment.system.init)(jax.random.key(config.seed))[1]
   else:

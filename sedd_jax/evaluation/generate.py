@@ -1,9 +1,7 @@
-"""Samples as text: prompts with blanks, requests, samples.jsonl."""
+"""Samples as text: prompts with blanks, requests, rows."""
 
-import json
-import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,10 +41,11 @@ def parse_prompt(
     Tokens and where they are given.
 
   Raises:
-    ValueError: a blank that is not `{blank:n}`, or more text than fits.
+    ValueError: a blank that is not `{blank:n}`, a text that the tokenizer does
+      not take, or more text than fits.
   """
-  first = _pieces(tokenizer, prompt)
-  last = _pieces(tokenizer, suffix)
+  first = _pieces(tokenizer, prompt, 'prompt')
+  last = _pieces(tokenizer, suffix, 'suffix')
   needed = len(first.tokens) + len(last.tokens)
   if needed > length:
     raise ValueError(
@@ -60,7 +59,7 @@ def parse_prompt(
   return Prompt(tokens, given)
 
 
-def _pieces(tokenizer: Any, text: str) -> Prompt:
+def _pieces(tokenizer: Any, text: str, kind: str) -> Prompt:
   tokens, given = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
   # An odd place holds the number of a blank, an even one text.
   for place, piece in enumerate(_BLANK.split(text)):
@@ -70,10 +69,13 @@ def _pieces(tokenizer: Any, text: str) -> Prompt:
       continue
     if bad := _BRACES.search(piece):
       raise ValueError(
-        f'{bad.group()!r} in the prompt is no blank: write {{blank:12}} for '
+        f'{bad.group()!r} in the {kind} is no blank: write {{blank:12}} for '
         '12 free tokens'
       )
-    ids = np.asarray(tokenizer.encode(piece), np.int32).reshape(-1)
+    try:
+      ids = np.asarray(tokenizer.encode(piece), np.int32).reshape(-1)
+    except ValueError as error:
+      raise ValueError(f'{piece!r} in the {kind}: {error}') from error
     tokens.append(ids)
     given.append(np.ones(len(ids), bool))
   return Prompt(np.concatenate(tokens), np.concatenate(given))
@@ -143,14 +145,3 @@ def rows(
       samples.tokens, samples.lengths, request.seeds
     )
   ]
-
-
-def write_jsonl(
-  path: str | os.PathLike, lines: Iterable[dict[str, Any]]
-) -> None:
-  """Writes rows, one JSON object a line; the file appears whole."""
-  partial = f'{os.fspath(path)}.partial'
-  with open(partial, 'w', encoding='utf-8') as file:
-    for line in lines:
-      file.write(json.dumps(line, ensure_ascii=False) + '\n')
-  os.replace(partial, path)

@@ -12,6 +12,10 @@ from sedd_jax.core import units
 RowsFn = Callable[..., Any]
 
 
+class BoundError(ArithmeticError):
+  """The bound of a sequence is NaN or infinite."""
+
+
 def evaluated_indices(num_sequences: int, max_sequences: int) -> np.ndarray:
   """The sequences that are evaluated: all, or evenly spread ones.
 
@@ -63,12 +67,13 @@ def evaluate(
     progress: wraps the iterable of batches.
 
   Returns:
-    A JSON-able dict: nats_per_token, standard_error (of it),
-    bits_per_character, perplexity, terms (nats a token), split, num_sequences,
-    num_tokens, seed.
+    A JSON-able dict: nats_per_token, standard_error (of it; None for a single
+    sequence), bits_per_character, perplexity (None beyond 1e304), terms (nats a
+    token; they sum to nats_per_token), split, num_sequences, num_tokens, seed.
 
   Raises:
     ValueError: a split with nothing to evaluate.
+    BoundError: a bound that is not finite.
   """
   total = dataset.num_sequences(split)
   indices = evaluated_indices(total, max_sequences)
@@ -88,6 +93,12 @@ def evaluate(
     for field in ('nats', 'weight')
   )
   nats, weight = (x[: len(indices)].astype(np.float64) for x in (nats, weight))
+  if not np.isfinite(nats).all():
+    place = int(np.argmin(np.isfinite(nats)))
+    raise BoundError(
+      f'the bound of sequence {indices[place]} of split {split!r} is '
+      f'{nats[place]}'
+    )
   mean, error = ratio_and_error(nats, weight)
   terms = {}
   for name in rows[0].terms:
@@ -101,7 +112,7 @@ def evaluate(
     'bits_per_character': units.bits_per_character(
       mean, info.num_tokens[split], info.num_characters[split]
     ),
-    'perplexity': math.exp(mean) if mean < 700 else math.inf,
+    'perplexity': math.exp(mean) if mean < 700 else None,
     'terms': terms,
     'split': split,
     'num_sequences': len(indices),
@@ -112,7 +123,7 @@ def evaluate(
 
 def ratio_and_error(
   nats: np.ndarray, weight: np.ndarray
-) -> tuple[float, float]:
+) -> tuple[float, float | None]:
   """Sum of nats over sum of weights, and the standard error of that ratio.
 
   Args:
@@ -120,24 +131,39 @@ def ratio_and_error(
     weight: `[n]`, tokens a sequence.
 
   Returns:
-    The ratio, and its standard error by linearisation; NaN for one sequence.
+    The ratio, and its standard error by linearisation: the spread of
+    nats - ratio * weight over sequences; None for one sequence.
   """
   count, total = len(nats), weight.sum()
   ratio = nats.sum() / total
   if count < 2:
-    return float(ratio), math.nan
+    return float(ratio), None
   residual = nats - ratio * weight
   variance = np.sum(residual**2) * count / (count - 1)
   return float(ratio), float(np.sqrt(variance) / total)
 
 
 def describe(result: Mapping[str, Any], unit: str) -> str:
-  """One line of text about an evaluation."""
+  """One line of text about an evaluation.
+
+  Args:
+    result: of `evaluate`, and the `protocol` of its bound.
+    unit: the data's, 'character', 'byte' or 'token'.
+
+  >>> describe({
+  ...   'split': 'test', 'num_sequences': 2, 'protocol': 'bound',
+  ...   'nats_per_token': 1.0, 'standard_error': None,
+  ...   'bits_per_character': 1.4427, 'perplexity': 2.71828
+  ... }, 'byte')
+  'bound on test, 2 sequences: 1.0000 nats per token, 1.4427 bits per byte, \
+perplexity 2.72'
+  """
   per = 'byte' if unit == 'byte' else 'character'
+  error, perplexity = result['standard_error'], result['perplexity']
   return (
-    f'{result["split"]}, {result["num_sequences"]} sequences, protocol '
-    f'{result.get("protocol", "bound")}: {result["nats_per_token"]:.4f} '
-    f'± {result["standard_error"]:.4f} nats per token, '
-    f'{result["bits_per_character"]:.4f} bits per {per}, '
-    f'perplexity {result["perplexity"]:.2f}'
+    f'{result["protocol"]} on {result["split"]}, {result["num_sequences"]} '
+    f'sequences: {result["nats_per_token"]:.4f}'
+    + (' nats' if error is None else f' ± {error:.4f} nats')
+    + f' per token, {result["bits_per_character"]:.4f} bits per {per}'
+    + ('' if perplexity is None else f', perplexity {perplexity:.2f}')
   )

@@ -1,7 +1,11 @@
-"""A sample's denoising, step by step, as a page to look at."""
+"""What a run leaves to look at: a sample's denoising as a page, whole files."""
 
 import html
 import json
+import os
+import pathlib
+import re
+import subprocess
 from typing import Any
 
 import numpy as np
@@ -14,69 +18,144 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>@TITLE@</title>
 <style>
-  :root { color-scheme: light dark; }
+  :root { color-scheme: light dark;
+    --page: #faf9f6; --panel: #fff; --ink: #1f1e1b; --soft: #6d6a63;
+    --open: #aaa69c; --line: #e2ded4; --fresh: #ffd766; --given: #1767ad;
+    --settled: #c9a24b; --accent: #8d6a1c; }
+  @media (prefers-color-scheme: dark) { :root {
+    --page: #16171a; --panel: #1e2024; --ink: #ece9e2; --soft: #a09d96;
+    --open: #6b6e77; --line: #34373e; --fresh: #8a6610; --given: #7dbbf5;
+    --settled: #a3853f; --accent: #c9a24b; } }
   body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem;
-         margin: 2rem auto; padding: 0 1rem; }
-  #text { font: 1rem/1.7 ui-monospace, monospace; white-space: pre-wrap;
-          overflow-wrap: anywhere; border: 1px solid #8886; padding: 1rem;
-          border-radius: .4rem; min-height: 8rem; }
-  .mask { opacity: .35; }
-  .new { background: #f5c84299; border-radius: .2rem; }
-  .given { text-decoration: underline; text-underline-offset: .25em; }
-  .row { display: flex; gap: .8rem; align-items: center; margin: 1rem 0; }
-  input { flex: 1; }
-  button { font: inherit; padding: .2rem .9rem; }
-  #bar { height: .35rem; background: #8883; border-radius: .2rem; }
-  #bar div { height: 100%; background: #d9a514; border-radius: .2rem; }
-  footer { color: #888; font-size: .85rem; }
+    margin: 2rem auto; padding: 0 1rem; background: var(--page);
+    color: var(--ink); }
+  h1 { font-size: 1.5rem; margin: 0; }
+  h1 + p { margin: .3rem 0 1.2rem; color: var(--soft); }
+  #text { font: 1rem/1.75 ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas,
+    monospace; white-space: break-spaces; overflow-wrap: anywhere; margin: 0;
+    background: var(--panel); border: 1px solid var(--line);
+    border-radius: .5rem; padding: .9rem 1.1rem; }
+  #text.grid { word-break: break-all; }
+  .open { color: var(--open); }
+  .fresh { background: var(--fresh); border-radius: .15rem; }
+  .given { color: var(--given); border-bottom: 2px solid var(--given); }
+  .row { display: flex; gap: .9rem; align-items: center; margin: 0 0 .9rem; }
+  .row input { flex: 1; min-width: 0; accent-color: var(--accent); }
+  .row button { font: inherit; width: 5.5rem; padding: .25rem 0;
+    color: inherit; background: var(--panel); cursor: pointer;
+    border: 1px solid var(--open); border-radius: .4rem; }
+  #name { width: 8.5rem; text-align: right; color: var(--soft);
+    font-variant-numeric: tabular-nums; }
+  .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; padding: 0;
+    margin: .7rem 0 1.6rem; list-style: none; font-size: .85rem;
+    color: var(--soft); }
+  .legend b { font: 1rem ui-monospace, 'DejaVu Sans Mono', monospace;
+    margin-right: .4rem; color: var(--ink); }
+  .legend .open { color: var(--open); }
+  .legend .given { color: var(--given); }
+  figure { margin: 0; }
+  canvas { display: block; width: 100%; height: 9rem; cursor: pointer;
+    image-rendering: pixelated; border-radius: .3rem; }
+  figcaption { margin-top: .5rem; font-size: .85rem; color: var(--soft); }
 </style>
 <h1>@TITLE@</h1>
 <p>@CAPTION@</p>
 <div class="row">
-  <button id="play">Play</button>
+  <button id="play" type="button">Play</button>
   <input id="step" type="range" min="0" value="0" aria-label="step">
-  <span id="label"></span>
+  <span id="name"></span>
 </div>
-<div id="bar"><div></div></div>
 <p id="text">@FINAL@</p>
-<footer>Highlighted: changed since the frame before. Underlined: given.</footer>
+<ul class="legend">
+  <li id="masked"><b class="open">&#9617;</b>masked</li>
+  <li id="moving"><b class="open">a</b>will still change</li>
+  <li><b class="fresh">a</b>changed just now</li>
+  <li id="kept"><b class="given">a</b>given</li>
+</ul>
+<figure>
+  <canvas id="map" aria-hidden="true"></canvas>
+  <figcaption>Steps from top to bottom, tokens from left to right: filled from
+  where a token is as in the end; the marked row is shown above.</figcaption>
+</figure>
 <script>
 const frames = @FRAMES@, vocabulary = @VOCABULARY@, given = @GIVEN@;
-const names = @NAMES@, mask = @MASK@;
-const slider = document.getElementById('step');
-const text = document.getElementById('text');
-slider.max = frames.length - 1;
+const names = @NAMES@, mask = @MASK@, last = frames.length - 1;
+const get = id => document.getElementById(id);
+const slider = get('step'), text = get('text'), map = get('map');
+const grid = Object.values(vocabulary).every(x => [...x].length === 1);
+const hidden = grid ? '\\u2591' : '\\u2591'.repeat(3);
+slider.max = last;
+text.classList.toggle('grid', grid);
+get('masked').hidden = mask === null;
+get('kept').hidden = !given.includes(1);
+// From which frame on each token is as in the end.
+const settled = frames[last].map((id, i) => {
+  let k = last;
+  while (k > 0 && frames[k - 1][i] === id) k--;
+  return k;
+});
+get('moving').hidden = !frames.some((frame, k) =>
+  frame.some((id, i) => id !== mask && k < settled[i]));
+let shown = last >> 1;
+function shape(id) {
+  if (id === mask) return hidden;
+  // Line breaks would move the text about as they come and go.
+  return grid ? vocabulary[id].replace('\\n', '\\u21b5') : vocabulary[id];
+}
 function show(k) {
+  shown = k;
   text.replaceChildren(...frames[k].map((id, i) => {
     const span = document.createElement('span');
-    span.textContent = id === mask ? '\\u2591' : vocabulary[id];
+    span.textContent = shape(id);
     const kinds = [];
-    if (id === mask) kinds.push('mask');
-    else if (k && frames[k - 1][i] !== id) kinds.push('new');
     if (given[i]) kinds.push('given');
+    else if (k < settled[i]) kinds.push('open');
+    if (k && frames[k - 1][i] !== id) kinds.push('fresh');
     span.className = kinds.join(' ');
     return span;
   }));
   slider.value = k;
-  document.getElementById('label').textContent = names[k];
-  const share = mask === null ? k / (frames.length - 1) :
-    frames[k].filter(id => id !== mask).length / frames[k].length;
-  document.querySelector('#bar div').style.width = 100 * share + '%';
+  get('name').textContent = names[k];
+  draw();
+}
+function draw() {
+  const style = getComputedStyle(document.documentElement);
+  const [wide, high] = [frames[0].length, frames.length];
+  map.width = wide;
+  map.height = high;
+  const pen = map.getContext('2d');
+  const fill = (colour, x, y, w, h) => {
+    pen.fillStyle = style.getPropertyValue('--' + colour);
+    pen.fillRect(x, y, w, h);
+  };
+  fill('line', 0, 0, wide, high);
+  settled.forEach((k, i) => {
+    fill(given[i] ? 'given' : 'settled', i, k, 1, high - k);
+  });
+  pen.globalAlpha = 0.75;
+  fill('ink', 0, shown, wide, 1);
 }
 let timer = null;
-function stop() { clearInterval(timer); timer = null;
-  document.getElementById('play').textContent = 'Play'; }
-document.getElementById('play').onclick = () => {
+function stop() {
+  clearInterval(timer);
+  timer = null;
+  get('play').textContent = 'Play';
+}
+get('play').onclick = () => {
   if (timer) return stop();
-  if (+slider.value === frames.length - 1) show(0);
-  document.getElementById('play').textContent = 'Pause';
-  timer = setInterval(() => {
-    if (+slider.value < frames.length - 1) show(+slider.value + 1);
-    else stop();
-  }, Math.max(40, 6000 / frames.length));
+  if (shown === last) show(0);
+  get('play').textContent = 'Pause';
+  timer = setInterval(() => shown < last ? show(shown + 1) : stop(),
+    Math.max(40, 8000 / frames.length));
 };
 slider.oninput = () => { stop(); show(+slider.value); };
-show(Math.floor((frames.length - 1) / 2));
+map.onclick = event => {
+  stop();
+  const share = event.offsetY / map.clientHeight;
+  show(Math.min(last, Math.floor(share * frames.length)));
+};
+matchMedia('(prefers-color-scheme: dark)').onchange = draw;
+show(shown);
 </script>
 </html>
 """
@@ -127,13 +206,56 @@ def denoising_page(
     'NAMES': _script(labels),
     'MASK': _script(mask),
   }
-  page = _PAGE
-  for name, value in filled.items():
-    page = page.replace(f'@{name}@', value)
-  return page
+  # In one pass, for the text may contain what looks like a placeholder.
+  return re.sub('@([A-Z]+)@', lambda found: filled[found[1]], _PAGE)
 
 
 def _script(value: Any) -> str:
-  """JSON that can stand in a script element, and contains no placeholder."""
-  text = json.dumps(value, separators=(',', ':'))
-  return text.replace('<', '\\u003c').replace('@', '\\u0040')
+  """JSON that can stand in a script element: nothing in it closes one."""
+  return json.dumps(value, separators=(',', ':')).replace('<', '\\u003c')
+
+
+def write(path: str | os.PathLike, text: str) -> None:
+  """Writes a file that appears whole or not at all."""
+  path = pathlib.Path(path)
+  partial = path.with_name(f'{path.name}.partial')
+  partial.write_text(text, encoding='utf-8')
+  os.replace(partial, path)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+  """Writes a value as indented JSON.
+
+  Raises:
+    ValueError: it holds NaN or an infinity, which JSON has not.
+  """
+  write(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
+
+
+def write_jsonl(path: str | os.PathLike, rows: list[dict[str, Any]]) -> None:
+  """Writes rows, one JSON object a line."""
+  write(path, ''.join(f'{json.dumps(r, ensure_ascii=False)}\n' for r in rows))
+
+
+def commit() -> str | None:
+  """The commit of the checkout that the package lies in, None outside of one.
+
+  Returns:
+    40 hexadecimal digits, and '-dirty' where files differ from the commit.
+  """
+  root = pathlib.Path(__file__).resolve().parents[2]
+  if not (root / '.git').exists():
+    return None
+  try:
+    result = subprocess.run(
+      # No tag takes the place of the digits.
+      ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'],
+      cwd=root,
+      capture_output=True,
+      text=True,
+      timeout=10,
+      check=True,
+    )
+  except (OSError, subprocess.SubprocessError):
+    return None
+  return result.stdout.strip()

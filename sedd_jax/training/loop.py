@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sedd_jax.core import units
 from sedd_jax.systems import base
 from sedd_jax.training import checkpoint, parallel
 from sedd_jax.training import metrics as metrics_lib
@@ -197,7 +198,11 @@ def train(
     stack.callback(progress.close)
     if start >= training.num_steps:
       progress.message(f'{workdir} is trained: {start} steps')
-      return layout.place(state)
+      state = layout.place(state)
+      if restored is None:
+        # No steps are asked for: what was started from is the result.
+        checkpoints.save(start, layout.storable(state), record)
+      return state
     if start:
       progress.message(f'{workdir}: going on after step {start}')
     run = _Run(
@@ -380,7 +385,7 @@ class _Run:
     means = self._window.means()
     info = self._dataset.info
     loss = means.pop('loss')
-    bpc = metrics_lib.bits_per_character(
+    bpc = units.bits_per_character(
       loss, info.num_tokens['train'], info.num_characters['train']
     )
     row = {'step': number, 'loss': loss, 'bpc': bpc, **means}

@@ -7,7 +7,6 @@ metrics.jsonl has one JSON object a line, in order of `step`, each with `loss`
 
 import contextlib
 import json
-import math
 import os
 import pathlib
 import sys
@@ -91,25 +90,6 @@ def flops_per_token(
   6120000.0
   """
   return 6.0 * num_parameters + 12.0 * num_layers * hidden_size * length
-
-
-def bits_per_character(
-  nats_per_token: float, num_tokens: int, num_characters: int
-) -> float:
-  """Bits a character (or byte) of the text that the tokens encode.
-
-  Args:
-    nats_per_token: the loss.
-    num_tokens: tokens of the split (`DataInfo.num_tokens`).
-    num_characters: characters or bytes of the same text.
-
-  Returns:
-    nats / ln 2 * tokens / characters.
-
-  >>> round(bits_per_character(math.log(2), 100, 400), 12)
-  0.25
-  """
-  return nats_per_token / math.log(2) * num_tokens / num_characters
 
 
 class Window:
@@ -383,8 +363,13 @@ def plot_loss(
   canvas = figure.Figure(figsize=(7, 4), layout='constrained')
   backend_agg.FigureCanvasAgg(canvas)
   axes = canvas.add_subplot()
+  # A line of many steps is a curve, of a few a row of points.
   axes.plot(
-    [row['step'] for row in rows], [row['bpc'] for row in rows], label='train'
+    [row['step'] for row in rows],
+    [row['bpc'] for row in rows],
+    '.-' if len(rows) < 40 else '-',
+    color='#4477aa',
+    label='training loss',
   )
   validated = [
     row for row in rows if 'bits_per_character' in row.get('validation', {})
@@ -394,11 +379,13 @@ def plot_loss(
       [row['step'] for row in validated],
       [row['validation']['bits_per_character'] for row in validated],
       'o-',
-      label='validation',
+      color='#cc5522',
+      label='validation bound',
     )
   axes.set_xlabel('step')
   axes.set_ylabel('bits per character')
   axes.grid(alpha=0.3)
-  axes.legend()
-  canvas.savefig(image_path, dpi=120)
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.legend(frameon=False)
+  canvas.savefig(image_path, dpi=150)
   return True

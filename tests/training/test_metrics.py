@@ -58,11 +58,6 @@ def test_window_as_dict_does_not_change():
   assert json.dumps(saved) == text
 
 
-def test_bits_per_character():
-  value = metrics.bits_per_character(2.0, 300, 1200)
-  np.testing.assert_allclose(value, 2.0 / math.log(2) / 4)
-
-
 def test_writer_drops_lines_above_the_restored_step(tmp_path):
   path = tmp_path / 'metrics.jsonl'
   with metrics.Writer(path) as writer:
