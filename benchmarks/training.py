@@ -1,0 +1,233 @@
+"""Training steps of a config: time, tokens a second, share of the peak.
+
+  python benchmarks/training.py --config=owt_absorb --batch-sizes=8,16,32,64 \\
+    --output=benchmarks/results/training.json
+  python benchmarks/training.py --config=quickstart --batch-sizes=8,16
+
+Takes any config and `--config.GROUP.FIELD=VALUE`; tokens are random, no data is
+needed.  The step is the trainer's own, on all devices.  MFU is model FLOPs
+(`training.metrics.flops_per_token`; nothing that is computed twice counts
+twice) over what large products of matrices reach in the same run.
+"""
+
+import argparse
+import functools
+import statistics
+import time
+from typing import Any
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sedd_jax.systems.base import System
+from sedd_jax.training import metrics, optimizer, parallel, state, step
+
+
+def measured_peak(dtype: str, size: int, repeats: int = 5) -> float:
+  """FLOP/s of one device in a chain of products of square matrices.
+
+  Args:
+    dtype: of the factors.
+    size: rows and columns.
+    repeats: the best of so many counts.
+  """
+  chain = 10
+  keys = jax.random.split(jax.random.key(0))
+  shape = (size, size)
+  x = jax.random.normal(keys[0], shape).astype(dtype)
+  # Entries of a size that keeps the products' as it is.
+  y = (jax.random.normal(keys[1], shape) / size**0.5).astype(dtype)
+
+  @jax.jit
+  def product(x, y):
+    return jax.lax.fori_loop(0, chain, lambda _, z: z @ y, x)
+
+  seconds = []
+  for _ in range(repeats + 1):
+    begin = time.perf_counter()
+    product(x, y).block_until_ready()
+    seconds.append(time.perf_counter() - begin)
+  return 2.0 * chain * size**3 / min(seconds[1:])
+
+
+def flops_per_token(config: Any, system: System) -> float:
+  """Model FLOPs of a training step, a token."""
+  params, _ = jax.eval_shape(system.init, jax.random.key(0))
+  count = sum(
+    leaf.size
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    if path[0] != jax.tree_util.DictKey('embed')
+  )
+  model, length = config.model, config.data.seq_len
+  return metrics.flops_per_token(
+    count, model.num_layers, model.hidden_size, length
+  )
+
+
+def step_seconds(
+  config: Any,
+  system: System,
+  batch_size: int,
+  *,
+  warmup: int,
+  steps: int,
+  trace: str | None,
+) -> dict[str, Any]:
+  """Times of a training step at a batch size.
+
+  Args:
+    config: of the run.
+    system: of the config.
+    batch_size: sequences a step, over all devices.
+    warmup: steps that are not counted.
+    steps: steps that are.
+    trace: folder for a profile of three more steps, or None.
+
+  Returns:
+    Compilation and step seconds, and the peak of the device's memory where the
+    device tells it.
+  """
+  layout = parallel.make(config.training.parallelism)
+  parallel.check_batch_size(
+    batch_size, parallel.num_devices(layout), config.training.accumulation
+  )
+  updates = optimizer.make(**config.optimizer)
+  create = jax.jit(lambda: state.create(system.init, updates, config.seed))
+  current = layout.place(create())
+  run = layout.compile_step(
+    functools.partial(
+      step.train_step,
+      system=system,
+      optimizer=updates,
+      reduction=config.training.reduction,
+      ema_decay=config.training.ema_decay,
+      axis=layout.axis,
+      accumulation=config.training.accumulation,
+    )
+  )
+  rng = np.random.default_rng(0)
+  shape = (batch_size, config.data.seq_len)
+  local = parallel.local_indices(batch_size)
+  batch = layout.put(
+    {
+      'tokens': rng.integers(common.vocab_size(config), size=shape)[
+        local
+      ].astype(np.int32),
+      'index': local,
+      'count': np.int32(batch_size),
+    }
+  )
+
+  def ends(state, number):
+    """Times at which steps end; one step is always under way, as in a run."""
+    times, waiting = [], None
+    for _ in range(number):
+      state, told = run(state, batch)
+      if waiting is not None:
+        jax.block_until_ready(waiting)
+        times.append(time.perf_counter())
+      waiting = told
+    jax.block_until_ready(waiting)
+    return state, [*times, time.perf_counter()], waiting
+
+  begin = time.perf_counter()
+  current, _, _ = ends(current, 1)
+  first = time.perf_counter() - begin
+  current, _, _ = ends(current, warmup)
+  current, times, told = ends(current, steps + 1)
+  if not bool(jnp.all(told['finite'])):
+    raise FloatingPointError('the loss or its gradient is not finite')
+  if trace:
+    with jax.profiler.trace(trace):
+      ends(current, 3)
+  seconds = np.diff(times)
+  memory = layout.devices[0].memory_stats() or {}
+  result = {
+    'batch': batch_size,
+    'step_seconds': statistics.median(seconds.tolist()),
+    'fastest_seconds': float(seconds.min()),
+    'first_seconds': first,
+  }
+  if 'peak_bytes_in_use' in memory:
+    # Since the process began: the largest batch so far.
+    result['memory_gb'] = memory['peak_bytes_in_use'] / 1e9
+  return result
+
+
+def main() -> None:
+  """Measures, prints, writes."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--batch-sizes', type=common.integers, default=None)
+  parser.add_argument('--warmup', type=int, default=3)
+  parser.add_argument('--steps', type=int, default=20)
+  parser.add_argument('--trace', help='folder for a profile of three steps')
+  parser.add_argument('--peak-size', type=int, help='size of the matrices')
+  own, command = common.parse(parser)
+  config = command.config
+  system = common.system_of(config)
+  where = common.machine()
+  size = own.peak_size or (1024 if jax.default_backend() == 'cpu' else 8192)
+  peaks = [measured_peak(config.model.dtype, size)]
+  sheet = metrics.peak_flops(where['device'])
+  flops = flops_per_token(config, system)
+  length, dtype = config.data.seq_len, config.model.dtype
+  print(
+    f'{where["devices"]} x {where["device"]}, {dtype}, length {length}, '
+    f'{flops / 1e6:.1f} MFLOP a token'
+  )
+  columns = ['batch', 'step_seconds', 'tokens_per_second', 'mfu', 'memory_gb']
+  rows = []
+  for batch_size in own.batch_sizes or [config.training.batch_size]:
+    try:
+      row = step_seconds(
+        config,
+        system,
+        batch_size,
+        warmup=own.warmup,
+        steps=own.steps,
+        trace=own.trace,
+      )
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      rows.append({'batch': batch_size, 'step_seconds': 'out of memory'})
+      continue
+    row['tokens_per_second'] = batch_size * length / row['step_seconds']
+    rows.append(row)
+    peaks.append(measured_peak(config.model.dtype, size))
+  # The best before, between and after: neighbours only ever take from it.
+  peak = max(peaks)
+  for row in rows:
+    if 'tokens_per_second' in row:
+      used = row['tokens_per_second'] * flops / where['devices']
+      row['mfu'] = used / peak
+      if sheet:
+        row['mfu_of_data_sheet'] = used / sheet
+  if any('mfu_of_data_sheet' in row for row in rows):
+    columns.append('mfu_of_data_sheet')
+  print(
+    f'products of {size} x {size} matrices reach {peak / 1e12:.3g} TFLOP/s a '
+    'device'
+  )
+  print(common.table(columns, rows))
+  common.write(
+    own.output,
+    {
+      'benchmark': 'training',
+      **where,
+      'note': own.note,
+      'config': config.to_dict(),
+      'steps': own.steps,
+      'flops_per_token': flops,
+      'peak_flops': {'measured': peak, 'size': size, 'data_sheet': sheet},
+      'rows': rows,
+    },
+  )
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,72 @@
+"""The benchmarks run, made small, and write what their tables say."""
+
+import json
+import pathlib
+import runpy
+import sys
+
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[1] / 'benchmarks'
+TINY = [
+  '--config=quickstart',
+  '--config.model.hidden_size=8',
+  '--config.model.num_layers=1',
+  '--config.model.num_heads=2',
+  '--config.data.seq_len=16',
+]
+
+
+@pytest.fixture
+def result_of(monkeypatch, tmp_path):
+  def run(name, *arguments):
+    output = tmp_path / 'new' / f'{name}.json'
+    script = FOLDER / f'{name}.py'
+    argv = [str(script), *TINY, f'--output={output}', *arguments]
+    monkeypatch.setattr(sys, 'argv', argv)
+    monkeypatch.syspath_prepend(FOLDER)
+    runpy.run_path(str(script), run_name='__main__')
+    return json.loads(output.read_text())
+
+  yield run
+  sys.modules.pop('common', None)
+
+
+def test_training(result_of, capsys):
+  sizes = '--batch-sizes=8,16'
+  result = result_of('training', sizes, '--steps=2', '--peak-size=64')
+  rows = result['rows']
+  assert [row['batch'] for row in rows] == [8, 16]
+  for row in rows:
+    rate = row['batch'] * 16 / row['step_seconds']
+    assert row['tokens_per_second'] == pytest.approx(rate)
+    peak = result['peak_flops']['measured'] * result['devices']
+    mfu = rate * result['flops_per_token'] / peak
+    assert row['mfu'] == pytest.approx(mfu)
+  assert '| 16 |' in capsys.readouterr().out
+
+
+def test_sampling(result_of, capsys):
+  result = result_of(
+    'sampling', '--batches=2', '--steps=3', '--repeats=1', '--note=small'
+  )
+  assert [(r['method'], r['calls']) for r in result['rows']] == [
+    ('tweedie', 4),
+    ('euler', 4),
+  ]
+  assert result['note'] == 'small' and result['device'] == 'cpu'
+  assert '| 2 | euler |' in capsys.readouterr().out
+
+
+def test_a_mistake_is_told_in_one_line(result_of, capsys):
+  with pytest.raises(SystemExit):
+    result_of('sampling', '--config.model.hiden_size=8')
+  assert 'hidden_size' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'path', sorted((FOLDER / 'results').glob('*.json')), ids=lambda p: p.stem
+)
+def test_results_come_from_a_script(path):
+  assert (FOLDER / f'{path.stem}.py').exists()
+  assert json.loads(path.read_text())['rows']
