@@ -43,6 +43,8 @@ def train(command: flags.Command) -> None:
 
   def sample_fn(params: Any, aux: Any, step: int) -> None:
     if jax.process_index() == 0:
+      # From the host, as at the end: one compiled program serves both.
+      params, aux = jax.device_get((params, aux))
       run = runs.Run(experiment, params, aux, step)
       _print_rows(_drawn(run, requests[0])[0])
 

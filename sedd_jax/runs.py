@@ -151,7 +151,10 @@ class Experiment:
     folder = pathlib.Path(source)
     # A folder of the hub has a config.json too.
     if (folder / flags.CONFIG_FILE).is_file() and has_checkpoint(folder):
-      params, _, _ = restored(self.system, source)
+      try:
+        params, _, _ = restored(self.system, source)
+      except checkpoint.CheckpointError as error:
+        raise ValueError(f'init_from: {source}: {error}') from error
     elif self.system.load_pretrained is not None:
       params = self.system.load_pretrained(source)
     else:

@@ -6,10 +6,14 @@
   same numbers again on purpose, build the key again or `jax.random.clone` it.
 - Broadcasting arrays of different rank is an error: write `x[:, None]`.
 - `x64` is a fixture: the test that asks for it computes in float64.
+- `trained` is the folder of a tiny run, trained once for all processes of
+  xdist.  Tests leave it as it is; those that change a run use `copied`.
 """
 
 import os
 import pathlib
+import shutil
+import time
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Before jax is imported, and in the environment, so that the processes that
@@ -33,3 +37,47 @@ def x64():
   """Float64 arithmetic for the length of a test."""
   with jax.enable_x64(True):
     yield
+
+
+def _shared(tmp_path_factory):
+  """A folder that all processes of these tests have in common."""
+  base = tmp_path_factory.getbasetemp()
+  return base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+
+
+@pytest.fixture(scope='session')
+def tiny_text(tmp_path_factory):
+  """A small file of text."""
+  from tests import tiny
+
+  written = tiny.write_text(tmp_path_factory.mktemp('text'))
+  return written.replace(_shared(tmp_path_factory) / written.name)
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory, tiny_text):
+  """The folder of a run that `main` has trained, evaluated and sampled."""
+  from sedd_jax import main
+  from tests import tiny
+
+  workdir = _shared(tmp_path_factory) / 'tiny'
+  done = workdir.with_suffix('.done')
+  try:
+    workdir.with_suffix('.claimed').mkdir()
+  except FileExistsError:
+    # Another process trains it.
+    deadline = time.monotonic() + 300
+    while not done.exists() and time.monotonic() < deadline:
+      time.sleep(0.1)
+    return workdir
+  try:
+    main.main([*tiny.arguments(tiny_text), f'--workdir={workdir}'])
+  finally:
+    done.touch()
+  return workdir
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+  """A copy of the trained run."""
+  return pathlib.Path(shutil.copytree(trained, tmp_path / 'copied'))

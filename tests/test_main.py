@@ -1,255 +1,431 @@
-"""The program as a user runs it, on a run that is trained once."""
+"""The program as a user runs it."""
 
 import json
+import math
 import pathlib
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-import sedd_jax as sj
-from sedd_jax import flags, main, runs
+from sedd_jax import config_checks, main
+from sedd_jax.evaluation import likelihood
+from sedd_jax.training import loop
+from tests import tiny
 
-TINY = [
-  '--config=quickstart',
-  '--config.model.hidden_size=16',
-  '--config.model.num_layers=1',
-  '--config.model.num_heads=2',
-  '--config.model.cond_size=8',
-  '--config.data.seq_len=16',
-  '--config.data.limit=4000',
-  '--config.data.validation_fraction=0.1',
-  '--config.training.num_steps=6',
-  '--config.training.batch_size=8',
-  '--config.training.log_every=2',
-  '--config.training.eval_every=4',
-  '--config.eval.max_sequences=10',
-  '--config.eval.batch_size=4',
-  '--config.eval.points=2',
-  '--config.sampling.steps=3',
-  '--config.sampling.num_samples=2',
-  '--config.sampling.prompt=the {blank:4} is',
-]
-FILES = (
-  'config.json',
-  'metrics.jsonl',
-  'evaluation.json',
-  'samples.jsonl',
-  'loss.png',
-  'denoising.html',
-)
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-def rows(path):
-  return [json.loads(line) for line in path.read_text().splitlines()]
+def refused(capsys, *argv):
+  """The one line on standard error of a command that cannot be run."""
+  with pytest.raises(SystemExit) as ended:
+    main.main([str(arg) for arg in argv])
+  assert ended.value.code == 2
+  told = capsys.readouterr().err
+  assert told.startswith('error: ') and told.count('\n') == 1, told
+  return told
 
 
-@pytest.fixture(scope='session')
-def workdir(tmp_path_factory):
-  """A tiny run, trained, evaluated and sampled by one call."""
-  folder = tmp_path_factory.mktemp('runs') / 'tiny'
-  main.main([*TINY, f'--workdir={folder}'])
-  return folder
-
-
-@pytest.fixture(scope='session')
-def run(workdir):
-  return sj.load_run(workdir)
-
-
-def test_a_run_leaves_its_files(workdir):
-  assert all((workdir / name).stat().st_size for name in FILES)
-  assert (workdir / 'checkpoints' / '6').is_dir()
-
-
-def test_metrics(workdir):
-  lines = rows(workdir / 'metrics.jsonl')
-  assert [line['step'] for line in lines] == [2, 4, 6]
-  for line in lines:
-    assert line['bpc'] == pytest.approx(line['loss'] / np.log(2))
-    assert {'seconds', 'tokens_per_second'} <= set(line['timing'])
-  assert lines[1]['validation']['protocol'] == 'bound'
-
-
-def test_evaluation(workdir, run):
-  result = json.loads((workdir / 'evaluation.json').read_text())
-  wanted = {
-    'nats_per_token',
-    'standard_error',
-    'bits_per_character',
-    'perplexity',
-    'terms',
-    'protocol',
-    'split',
-    'num_sequences',
-    'step',
-    'seed',
-    'dtype',
-    'commit',
-    'files',
-  }
-  assert wanted <= set(result)
-  assert result['num_sequences'] == 10 and result['step'] == 6
-  assert sum(result['terms'].values()) == pytest.approx(
-    result['nats_per_token'], rel=1e-5
+def started(folder, *argv):
+  """A command in a process of its own."""
+  return subprocess.run(
+    [sys.executable, '-m', 'sedd_jax.main', *argv],
+    cwd=folder,
+    env={'PYTHONPATH': str(ROOT), 'PATH': ''},
+    capture_output=True,
+    text=True,
+    timeout=60,
   )
-  assert result['files'][0]['name'] == 'pydoc_data.topics'
-  assert len(result['files'][0]['sha256']) == 64
-
-
-def test_samples_keep_the_prompt(workdir):
-  samples = rows(workdir / 'samples.jsonl')
-  assert [row['seed'] for row in samples] == [0, 1, 0, 1]
-  for row in samples[:2]:
-    assert row['prompt'] == '' and len(row['text']) == 16
-  for row in samples[2:]:
-    assert row['text'][:4] == 'the ' and row['text'][8:11] == ' is'
-
-
-def test_a_finished_run_is_not_trained_again(workdir, capsys):
-  before = (workdir / 'metrics.jsonl').read_text()
-  samples = (workdir / 'samples.jsonl').read_text()
-  main.main([*TINY, f'--workdir={workdir}'])
-  said = capsys.readouterr()
-  assert 'is trained: 6 steps' in said.out + said.err
-  assert (workdir / 'metrics.jsonl').read_text() == before
-  assert (workdir / 'samples.jsonl').read_text() == samples
-
-
-def test_evaluate_takes_the_stored_config(workdir, capsys):
-  main.main(
-    [
-      '--mode=evaluate',
-      f'--workdir={workdir}',
-      '--config.eval.protocol=sedd',
-      '--config.eval.max_sequences=3',
-    ]
-  )
-  result = json.loads((workdir / 'evaluation.json').read_text())
-  assert result['protocol'] == 'sedd' and result['num_sequences'] == 3
-  assert set(result['terms']) == {'diffusion'}
-  assert 'protocol sedd' in capsys.readouterr().out
-
-
-def test_sample_with_prompt_and_suffix(workdir):
-  main.main(
-    [
-      '--mode=sample',
-      f'--workdir={workdir}',
-      '--config.sampling.prompt=a {blank:3} b',
-      '--config.sampling.suffix=end',
-      '--config.sampling.num_samples=3',
-    ]
-  )
-  samples = rows(workdir / 'samples.jsonl')
-  assert len(samples) == 3
-  for row in samples:
-    assert row['text'].startswith('a ') and row['text'].endswith('end')
-    assert row['text'][5:7] == ' b' and len(row['text']) == 16
 
 
 @pytest.mark.parametrize(
-  'extra, told',
+  ('argv', 'told'),
   [
-    (['--config.sampling.prompt=Rome'], "'R'"),
-    (['--config.sampling.prompt={blank:40}'], 'take 40 tokens'),
-    (['--config.sampling.prompt={blank:x}'], 'is no blank'),
+    (['--mode=sample'], '--mode=sample needs --config or --workdir of a run'),
+    (
+      ['--config=quickstart', '--config.training.num_step=3'],
+      "unknown field 'training.num_step'; nearest: training.num_steps",
+    ),
+    (
+      ['--config=quickstart', '--config.training.num_steps=1e5'],
+      "training.num_steps takes an integer, not '1e5': write 100000",
+    ),
+    (
+      ['--config=quickstart', '--config.sampling.method=tweedy'],
+      "unknown sampling.method 'tweedy'; nearest: tweedie",
+    ),
+  ],
+)
+def test_mistakes_of_the_command_line(
+  capsys, tmp_path, monkeypatch, argv, told
+):
+  monkeypatch.chdir(tmp_path)
+  assert told in refused(capsys, *argv)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_in_a_process_is_one_line(tmp_path):
+  ended = started(tmp_path)
+  assert ended.returncode == 2
+  assert ended.stderr.startswith('error: --mode=train needs --config; recipes:')
+  assert ended.stderr.count('\n') == 1 and not ended.stdout
+
+
+def test_missing_data_in_a_process_is_one_message(tmp_path):
+  """What is missing, what prepares it, and what runs at once."""
+  ended = started(tmp_path, '--config=owt_absorb')
+  assert ended.returncode == 2
+  assert 'Traceback' not in ended.stderr
+  assert ended.stderr.count('\n') == 1 and not ended.stdout
+  for part in (
+    'openwebtext',
+    'python -m sedd_jax.data.prepare openwebtext',
+    'quickstart',
+  ):
+    assert part in ended.stderr
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('extra', 'told'),
+  [
+    (['--config.sampling.prompt=the {blank:4} of Rome'], "character 'R' at"),
+    (
+      ['--config.sampling.prompt={blank:17}'],
+      'take 17 tokens, but the samples',
+    ),
+    (['--config.sampling.suffix={blank}'], 'in the suffix is no blank'),
     (['--config.training.batch_size=9'], 'does not divide into 8 parts'),
     (['--config.eval.split=test'], "no split 'test'"),
+    (['--config.data.path=nowhere.txt'], 'nowhere.txt'),
+    (['--config.data.seq_len=5000'], 'fewer than one sequence'),
     (['--config.init_from=nowhere.npz'], 'nowhere.npz'),
   ],
 )
-def test_mistakes_are_told_before_training(tmp_path, capsys, extra, told):
-  with pytest.raises(SystemExit) as exit_:
-    main.main([*TINY, f'--workdir={tmp_path / "run"}', *extra])
-  assert exit_.value.code == 2
-  error = capsys.readouterr().err
-  assert error.count('\n') == 1 and told in error, error
-  assert not (tmp_path / 'run' / 'metrics.jsonl').exists()
+def test_mistakes_are_told_before_the_training(
+  tiny_text, tmp_path, capsys, extra, told
+):
+  argv = [*tiny.arguments(tiny_text), f'--workdir={tmp_path / "run"}', *extra]
+  assert told in refused(capsys, *argv)
+  assert not (tmp_path / 'run').exists()
 
 
-def test_another_model_in_the_same_folder_is_refused(workdir, capsys):
-  with pytest.raises(SystemExit):
-    main.main([*TINY, f'--workdir={workdir}', '--config.model.hidden_size=32'])
-  error = capsys.readouterr().err
-  assert 'model.hidden_size (16, now 32)' in error and 'init_from' in error
+def test_a_run_leaves_its_files(trained):
+  assert {path.name for path in trained.iterdir()} == {
+    *('config.json', 'metrics.jsonl', 'evaluation.json', 'samples.jsonl'),
+    *('loss.png', 'denoising.html', 'checkpoints'),
+  }
+  assert all(path.stat().st_size for path in trained.iterdir())
+  steps = {path.name for path in (trained / 'checkpoints').iterdir()}
+  assert {'20', '30'} <= steps
+  config = config_checks.from_json((trained / 'config.json').read_text())
+  assert config.training.num_steps == tiny.NUM_STEPS
 
 
-def test_weights_of_another_run(workdir, tmp_path, run):
+def test_metrics(trained):
+  lines = tiny.rows(trained / 'metrics.jsonl')
+  assert [line['step'] for line in lines] == [10, 20, 30]
+  for line in lines:
+    assert line['bpc'] == pytest.approx(line['loss'] / math.log(2))
+    assert 'seconds' in line['timing']
+  validation = [line.get('validation') for line in lines]
+  assert validation[0] is None and validation[2] is None
+  assert validation[1]['split'] == 'validation'
+  assert validation[1]['nats_per_token'] > 0
+
+
+def test_evaluation(trained):
+  result = json.loads((trained / 'evaluation.json').read_text())
+  assert {
+    *('nats_per_token', 'standard_error', 'bits_per_character', 'perplexity'),
+    *('terms', 'protocol', 'split', 'num_sequences', 'step', 'seed', 'dtype'),
+    *('commit', 'files'),
+  } <= set(result)
+  nats = result['nats_per_token']
+  # Better than a guess among 27, and no better than the words allow.
+  assert 0.5 < nats < math.log(27)
+  assert 0 < result['standard_error'] < 0.3
+  assert result['bits_per_character'] == pytest.approx(nats / math.log(2))
+  assert result['perplexity'] == pytest.approx(math.exp(nats))
+  assert set(result['terms']) == {'diffusion', 'prior', 'reconstruction'}
+  assert sum(result['terms'].values()) == pytest.approx(nats, rel=1e-5)
+  assert result['protocol'] == 'bound' and result['split'] == 'validation'
+  assert result['num_sequences'] == tiny.VALIDATION_SEQUENCES
+  assert result['step'] == tiny.NUM_STEPS and result['seed'] == 0
+  assert result['dtype'] == 'float32'
+  (file,) = result['files']
+  assert file['name'] == 'tiny.txt' and len(file['sha256']) == 64
+
+
+def test_samples(trained):
+  """Free ones, then those that keep the prompt."""
+  samples = tiny.rows(trained / 'samples.jsonl')
+  assert [row['seed'] for row in samples] == [0, 1, 0, 1]
+  assert [row['prompt'] for row in samples] == [
+    '',
+    '',
+    *['the {blank:4} of'] * 2,
+  ]
+  for row in samples:
+    assert len(row['text']) == tiny.SEQ_LEN
+    assert row['method'] == 'tweedie' and row['steps'] == 4
+    assert row['step'] == tiny.NUM_STEPS
+  for row in samples[2:]:
+    assert row['text'].startswith('the ') and row['text'][8:11] == ' of'
+
+
+def test_pictures(trained):
+  assert (trained / 'loss.png').read_bytes()[:4] == b'\x89PNG'
+  page = (trained / 'denoising.html').read_text()
+  text = tiny.rows(trained / 'samples.jsonl')[0]['text']
+  assert f'<p id="text">{text}</p>' in page
+  assert 'absorbing noise, tweedie, 4 steps, after 30 training steps' in page
+
+
+def test_a_finished_run_is_told_and_evaluated_and_sampled_again(
+  copied, tiny_text, capsys
+):
+  before = {
+    name: (copied / name).read_text()
+    for name in ('metrics.jsonl', 'evaluation.json', 'samples.jsonl')
+  }
+  for name in ('evaluation.json', 'samples.jsonl', 'loss.png'):
+    (copied / name).unlink()
+  main.main([*tiny.arguments(tiny_text), f'--workdir={copied}'])
+  said = capsys.readouterr()
+  assert f'{copied} is trained: 30 steps' in said.err
+  assert 'bound on validation, 60 sequences' in said.out
+  assert "samples that keep 'the {blank:4} of':" in said.out
+  assert (copied / 'metrics.jsonl').read_text() == before['metrics.jsonl']
+  assert (copied / 'samples.jsonl').read_text() == before['samples.jsonl']
+  assert (copied / 'loss.png').exists()
+  # The checkout may have changed meanwhile.
+  old, new = (
+    json.loads(text)
+    for text in (
+      before['evaluation.json'],
+      (copied / 'evaluation.json').read_text(),
+    )
+  )
+  assert old | {'commit': None} == new | {'commit': None}
+
+
+def test_a_run_goes_on_with_more_steps_and_other_reports(
+  copied, tiny_text, capsys
+):
   main.main(
     [
-      *TINY,
-      f'--workdir={tmp_path / "tuned"}',
-      f'--config.init_from={workdir}',
-      '--config.training.num_steps=0',
+      *tiny.arguments(tiny_text),
+      f'--workdir={copied}',
+      '--config.training.num_steps=40',
+      '--config.training.eval_every=0',
+      '--config.sampling.prompt=',
     ]
   )
-  tuned = sj.load_run(tmp_path / 'tuned')
-  jax.tree.map(np.testing.assert_array_equal, tuned.params, run.params)
+  said = capsys.readouterr()
+  assert f'{copied}: going on after step 30' in said.err
+  steps = [row['step'] for row in tiny.rows(copied / 'metrics.jsonl')]
+  assert steps == [10, 20, 30, 40]
+  assert json.loads((copied / 'evaluation.json').read_text())['step'] == 40
+  assert len(tiny.rows(copied / 'samples.jsonl')) == 2
+
+
+def test_evaluate_takes_the_stored_config(copied, capsys):
+  main.main(
+    [
+      '--mode=evaluate',
+      f'--workdir={copied}',
+      '--config.eval.protocol=sedd',
+      '--config.eval.split=train',
+      '--config.eval.max_sequences=3',
+      '--config.seed=4',
+    ]
+  )
+  result = json.loads((copied / 'evaluation.json').read_text())
+  assert result['protocol'] == 'sedd' and result['split'] == 'train'
+  assert result['num_sequences'] == 3 and result['seed'] == 4
+  assert set(result['terms']) == {'diffusion'}
+  assert 'sedd on train, 3 sequences: ' in capsys.readouterr().out
+  # What the run is does not change.
+  stored = config_checks.from_json((copied / 'config.json').read_text())
+  assert stored.eval.protocol == 'bound' and stored.seed == 0
+
+
+def test_sample_takes_the_stored_config_prompt_and_suffix(copied, capsys):
+  main.main(
+    [
+      '--mode=sample',
+      f'--workdir={copied}',
+      '--config.sampling.prompt=a {blank:3} b',
+      '--config.sampling.suffix=end',
+      '--config.sampling.num_samples=5',
+      '--config.sampling.length=20',
+      '--config.sampling.method=euler',
+    ]
+  )
+  samples = tiny.rows(copied / 'samples.jsonl')
+  assert len(samples) == 5
+  for row in samples:
+    assert len(row['text']) == 20 and row['method'] == 'euler'
+    assert row['text'].startswith('a ') and row['text'].endswith('end')
+    assert row['text'][5:7] == ' b'
+  assert "that keep 'a {blank:3} b' and 'end':" in capsys.readouterr().out
+  page = (copied / 'denoising.html').read_text()
+  assert 'given = [1,1,0,0,0,1,1' in page
+
+
+def test_sampling_needs_no_text(copied, tmp_path):
+  """Where the run was copied to, its text need not be."""
+  stored = config_checks.from_json((copied / 'config.json').read_text())
+  stored.data.path = str(tmp_path / 'gone.txt')
+  (copied / 'config.json').write_text(config_checks.to_json(stored))
+  main.main(['--mode=sample', f'--workdir={copied}'])
+  assert len(tiny.rows(copied / 'samples.jsonl')) == 2
 
 
 @pytest.mark.parametrize(
-  'arguments, told',
+  ('extra', 'told'),
   [
-    ([], '--config'),
-    (['--config=quickstart', '--config.training.num_steps=1e5'], '100000'),
-    (['--config=owt_absorb'], 'sedd_jax.data.prepare openwebtext'),
+    (['--mode=sample', '--config.sampling.prompt=Rome'], "character 'R' at"),
+    (['--mode=evaluate', '--config.eval.split=test'], "no split 'test'"),
+    (['--mode=evaluate', '--config.data.path=gone.txt'], 'gone.txt'),
+    (['--mode=evaluate', '--config.model.num_layers=2'], 'cannot be 2'),
   ],
 )
-def test_one_line_and_no_traceback(tmp_path, arguments, told):
-  ended = subprocess.run(
-    [sys.executable, '-m', 'sedd_jax.main', *arguments],
-    cwd=tmp_path,
-    env={'PYTHONPATH': str(pathlib.Path(__file__).parents[1])},
-    capture_output=True,
-    text=True,
+def test_mistakes_on_a_stored_run(trained, capsys, extra, told):
+  assert told in refused(capsys, f'--workdir={trained}', *extra)
+
+
+def test_another_model_in_the_same_folder_is_refused(
+  trained, tiny_text, capsys
+):
+  told = refused(
+    capsys,
+    *tiny.arguments(tiny_text),
+    f'--workdir={trained}',
+    '--config.model.hidden_size=32',
+    '--config.optimizer.learning_rate=0.5',
   )
-  assert ended.returncode == 2
-  assert told in ended.stderr and ended.stderr.count('\n') == 1, ended.stderr
+  assert 'model.hidden_size (16, now 32)' in told
+  assert 'optimizer.learning_rate (0.01, now 0.5)' in told
+  assert f'--config.init_from={trained}' in told
 
 
-class TestLoadRun:
-  def test_what_it_has(self, run):
-    assert run.step == 6 and run.config.data.seq_len == 16
-    assert run.tokenizer.vocab_size == 27
-    assert run.tokens('validation').ndim == 1
+def test_a_folder_without_a_checkpoint_starts_anew(
+  tiny_text, tmp_path, trained
+):
+  """Settings under which nothing was reached bind nobody."""
+  config = config_checks.from_json((trained / 'config.json').read_text())
+  config.model.hidden_size = 32
+  (tmp_path / 'config.json').write_text(config_checks.to_json(config))
+  main.main(
+    [
+      *tiny.arguments(tiny_text),
+      f'--workdir={tmp_path}',
+      '--config.training.num_steps=0',
+    ]
+  )
+  stored = config_checks.from_json((tmp_path / 'config.json').read_text())
+  assert stored.model.hidden_size == 16
+  assert json.loads((tmp_path / 'evaluation.json').read_text())['step'] == 0
 
-  def test_score_fn_draws_samples(self, run):
-    tokens = sj.samplers.sample(
-      run.score_fn,
-      jax.random.key(0),
-      (2, 16),
-      process=sj.processes.Absorbing(vocab_size=27),
-      schedule=sj.noise_schedules.LogLinear(),
-      steps=2,
-    )
-    assert tokens.shape == (2, 16) and tokens.max() < 27
 
-  def test_a_sample_depends_on_its_seed(self, run):
-    together = run.sample(3, steps=2).tokens
-    np.testing.assert_array_equal(together, run.sample(3, steps=2).tokens)
-    alone = run.sample(seeds=[2], steps=2).tokens
-    np.testing.assert_array_equal(together[2], alone[0])
+def test_a_run_starts_from_the_weights_of_another(trained, tiny_text, tmp_path):
+  """Without a step of its own, it is worth as much."""
+  main.main(
+    [
+      *tiny.arguments(tiny_text),
+      f'--workdir={tmp_path}',
+      f'--config.init_from={trained}',
+      '--config.training.num_steps=0',
+    ]
+  )
+  old, new = (
+    json.loads((folder / 'evaluation.json').read_text())
+    for folder in (trained, tmp_path)
+  )
+  assert new['step'] == 0
+  assert new['nats_per_token'] == pytest.approx(old['nats_per_token'])
 
-  def test_bound(self, run):
-    tokens = np.asarray(run.tokens('validation')[: 16 * 8]).reshape(8, 16)
-    bound = run.bound(tokens)
-    assert bound.nats.shape == (8,)
-    np.testing.assert_array_equal(bound.weight, 16)
-    # Hardly trained: near the entropy of 27 symbols, within 20 %.
-    per_token = float(bound.nats.sum() / bound.weight.sum())
-    assert abs(per_token - np.log(27)) < 0.2 * np.log(27)
-    with pytest.raises(ValueError, match='tokens must be'):
-      run.bound(jnp.zeros(4))
 
-  def test_no_run(self, tmp_path):
-    with pytest.raises(ValueError, match=f'no {flags.CONFIG_FILE}'):
-      sj.load_run(tmp_path)
+def test_evaluate_and_sample_other_weights_without_a_training(
+  trained, tiny_text, tmp_path
+):
+  argv = [
+    *tiny.arguments(tiny_text),
+    f'--workdir={tmp_path}',
+    f'--config.init_from={trained}',
+  ]
+  main.main([*argv, '--mode=evaluate'])
+  main.main([*argv, '--mode=sample'])
+  old, new = (
+    json.loads((folder / 'evaluation.json').read_text())
+    for folder in (trained, tmp_path)
+  )
+  assert new['nats_per_token'] == pytest.approx(old['nats_per_token'])
+  kept = tiny.rows(trained / 'samples.jsonl')[2:]
+  drawn = tiny.rows(tmp_path / 'samples.jsonl')
+  assert [row['text'] for row in drawn] == [row['text'] for row in kept]
 
-  def test_experiment_needs_no_text_to_sample(self, run):
-    experiment = runs.Experiment(run.config, read=False)
-    assert experiment.info.num_tokens == {}
-    assert 'dataset' not in vars(experiment)
+
+def test_weights_of_another_model_do_not_fit(
+  trained, tiny_text, tmp_path, capsys
+):
+  told = refused(
+    capsys,
+    *tiny.arguments(tiny_text),
+    f'--workdir={tmp_path / "run"}',
+    f'--config.init_from={trained}',
+    '--config.model.num_layers=2',
+  )
+  assert str(trained) in told and 'init_from' in told
+  assert not (tmp_path / 'run').exists()
+
+
+def test_damaged_checkpoints_are_told(copied, capsys):
+  for path in (copied / 'checkpoints').rglob('*'):
+    if path.is_file() and path.name != 'manifest.json':
+      path.write_bytes(b'')
+  told = refused(capsys, '--mode=sample', f'--workdir={copied}')
+  assert 'every checkpoint is damaged' in told
+
+
+@pytest.mark.parametrize(
+  ('module', 'error', 'code', 'told'),
+  [
+    ('loop', loop.NonFiniteError('not finite at step 3'), 2, 'at step 3'),
+    ('loop', KeyboardInterrupt(), 130, 'stopped; a training goes on'),
+    ('likelihood', likelihood.BoundError('it is nan'), 2, 'it is nan'),
+  ],
+)
+def test_ends_that_are_told(
+  trained, tiny_text, tmp_path, monkeypatch, capsys, module, error, code, told
+):
+  def ending(*args, **kwargs):
+    raise error
+
+  monkeypatch.setattr(loop, 'train', ending)
+  monkeypatch.setattr(likelihood, 'evaluate', ending)
+  argv = [f'--workdir={trained}', '--mode=evaluate']
+  if module == 'loop':
+    argv = [f'--workdir={tmp_path}', *tiny.arguments(tiny_text)]
+  with pytest.raises(SystemExit) as ended:
+    main.main(argv)
+  assert ended.value.code == code
+  assert told in capsys.readouterr().err
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(
+  tiny_text, tmp_path, monkeypatch
+):
+  def broken(*args, **kwargs):
+    raise ValueError('shapes do not match')
+
+  monkeypatch.setattr(loop, 'train', broken)
+  with pytest.raises(ValueError, match='shapes do not match'):
+    main.main([*tiny.arguments(tiny_text), f'--workdir={tmp_path}'])
+
+
+def test_the_program_is_short():
+  path = pathlib.Path(main.__file__)
+  assert len(path.read_text().splitlines()) < 100

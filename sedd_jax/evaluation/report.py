@@ -96,7 +96,9 @@ const settled = frames[last].map((id, i) => {
 });
 get('moving').hidden = !frames.some((frame, k) =>
   frame.some((id, i) => id !== mask && k < settled[i]));
-let shown = last >> 1;
+// Half of the free tokens are as in the end: there is something to see.
+const free = settled.filter((_, i) => !given[i]).sort((a, b) => a - b);
+let shown = free[free.length >> 1] ?? last;
 function shape(id) {
   if (id === mask) return hidden;
   // Line breaks would move the text about as they come and go.
@@ -130,9 +132,10 @@ function draw() {
   };
   fill('line', 0, 0, wide, high);
   settled.forEach((k, i) => {
+    pen.globalAlpha = given[i] ? 0.6 : 1;
     fill(given[i] ? 'given' : 'settled', i, k, 1, high - k);
   });
-  pen.globalAlpha = 0.75;
+  pen.globalAlpha = 0.8;
   fill('ink', 0, shown, wide, 1);
 }
 let timer = null;

@@ -41,7 +41,7 @@ def create(
   """The state before the first step.
 
   Args:
-    init_fn: `System.init`, `(key) -> (params, aux)`.
+    init_fn: `System.init`, `(key) -> (params, aux)`; compiled as a whole.
     optimizer: has `init(params)`.
     seed: of the parameters and of all noise.
     params: start from these instead of the drawn ones (same tree); `aux` is
@@ -51,7 +51,7 @@ def create(
     A state at step 0 whose running mean equals its parameters.
   """
   init_key, base_key = jax.random.split(jax.random.key(seed))
-  drawn, aux = init_fn(init_key)
+  drawn, aux = jax.jit(init_fn)(init_key)
   # Copies, for the step donates the state: a buffer that the caller holds would
   # be lost to them, and none may be donated twice.
   params = drawn if params is None else jax.tree.map(jnp.array, params)

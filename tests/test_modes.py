@@ -1,0 +1,169 @@
+"""What the modes put together: figures over devices, pages, requests."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import sedd_jax as sj
+from sedd_jax import config_checks, default_config, flags, modes, runs
+from sedd_jax.systems import Samples
+from sedd_jax.training import loop, parallel
+from tests import tiny
+
+
+@pytest.fixture(scope='module')
+def run(trained):
+  return sj.load_run(trained)
+
+
+@pytest.mark.parametrize('devices', [1, 4])
+def test_the_bound_is_that_of_any_devices_and_batch_size(run, trained, devices):
+  """The run's own figure is of eight devices and batches of 32."""
+  expected = json.loads((trained / 'evaluation.json').read_text())
+  config = config_checks.from_json(config_checks.to_json(run.config))
+  config.eval.batch_size = 7
+  experiment = runs.Experiment(config)
+  layout = parallel.make('pmap', jax.local_devices()[:devices])
+  evaluator = modes._Evaluator(experiment, layout)
+  result = evaluator(run.params, run.aux, run.step, split='validation')
+  for name in ('nats_per_token', 'standard_error', 'terms'):
+    assert result[name] == pytest.approx(expected[name], rel=1e-4), name
+  assert result['num_tokens'] == expected['num_tokens']
+
+
+def described(**changes):
+  config = default_config.get_config()
+  config.data.source, config.data.tokenizer = 'text8', 'text8'
+  config.data.seq_len = 16
+  config.model.hidden_size, config.model.num_layers = 16, 1
+  config.model.num_heads = 2
+  for name, value in changes.items():
+    config_checks.assign(config, name.replace('__', '.'), value)
+  return runs.Experiment(config, read=False)
+
+
+def asked(free, **changes):
+  requests = modes._requests(described(**changes), free=free)
+  return [(one.prompt, one.suffix) for one in requests]
+
+
+def test_what_is_sampled():
+  texts = {'sampling__prompt': 'a {blank:2}', 'sampling__suffix': 'b'}
+  assert asked(True, **texts) == [('', ''), ('a {blank:2}', 'b')]
+  assert asked(False, **texts) == [('a {blank:2}', 'b')]
+  assert asked(True) == asked(False) == [('', '')]
+  suffix = {'sampling__suffix': 'b'}
+  assert asked(True, **suffix) == [('', ''), ('', 'b')]
+
+
+def test_a_request_follows_the_config():
+  experiment = described(
+    seed=5,
+    sampling__num_samples=3,
+    sampling__length=20,
+    sampling__method='euler',
+    sampling__steps=7,
+    sampling__grid='reference',
+    sampling__batch_size=2,
+  )
+  (one,) = modes._requests(experiment, free=True)
+  request = one.request
+  assert request.length == 20 and request.seeds == (5, 6, 7)
+  assert request.method == 'euler' and request.steps == 7
+  assert request.batch_size == 2 and request.record_path
+  assert request.options == {'grid': 'reference'}
+
+
+@pytest.mark.parametrize(
+  ('noise', 'state', 'mask'), [('absorbing', 27, '27'), ('uniform', 26, 'null')]
+)
+def test_a_page_has_masks_where_the_noise_has(noise, state, mask):
+  experiment = described(process__name=noise)
+  path = np.zeros((3, 1, 16), np.int32)
+  path[0] = state
+  (one,) = modes._requests(experiment, free=True)
+  page = modes._page(
+    runs.Run(experiment, (), (), 9),
+    one.request,
+    Samples(path[-1], np.array([16]), path),
+  )
+  assert f'mask = {mask},' in page
+  assert f'{noise} noise, tweedie, 128 steps, after 9 training steps' in page
+
+
+def test_flops_count_all_parameters_but_the_embedding():
+  experiment = described()
+  params, _ = jax.eval_shape(experiment.system.init, jax.random.key(0))
+  sizes = jax.tree.map(lambda leaf: leaf.size, params)
+  embedded = sizes.pop('embed')
+  count = sum(jax.tree.leaves(sizes))
+  assert sum(jax.tree.leaves(embedded)) == 28 * 16
+  # 6 N + 12 L D T
+  assert modes._flops_per_token(experiment) == 6 * count + 12 * 16 * 16
+
+
+def test_a_task_of_a_system(trained, monkeypatch, capsys):
+  """It gets the averaged parameters, the open group and the tokenizer."""
+
+  def spell(params, aux, options, tokenizer):
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    ids = tokenizer.encode(options.word).tolist()
+    return {'ids': ids, 'size': size, 'aux': list(aux)}
+
+  class Experiment(runs.Experiment):
+    def __init__(self, *args, **options):
+      super().__init__(*args, **options)
+      object.__setattr__(self.system, 'tasks', {'spell': spell})
+
+  monkeypatch.setattr(runs, 'Experiment', Experiment)
+  config = config_checks.from_json((trained / 'config.json').read_text())
+  config.task.word = 'ab'
+  modes.task(flags.Command(config, trained, 'spell', {}))
+  told = json.loads(capsys.readouterr().out)
+  assert told['ids'] == [1, 2] and told['aux'] == []
+  assert told['size'] > 1000
+
+
+@pytest.mark.parametrize(
+  ('mode', 'lacking', 'told'),
+  [
+    (modes.evaluate, 'bound', "'sedd' has no likelihood"),
+    (modes.sample, 'sample', "'sedd' draws no samples"),
+  ],
+)
+def test_a_system_that_cannot_is_told(
+  trained, monkeypatch, mode, lacking, told
+):
+  class Experiment(runs.Experiment):
+    def __init__(self, *args, **options):
+      super().__init__(*args, **options)
+      object.__setattr__(self.system, lacking, None)
+
+  monkeypatch.setattr(runs, 'Experiment', Experiment)
+  config = config_checks.from_json((trained / 'config.json').read_text())
+  with pytest.raises(config_checks.ConfigError, match=told):
+    mode(flags.Command(config, trained, 'evaluate', {}))
+
+
+def test_validation_while_training_is_on_the_validation_split(
+  trained, monkeypatch
+):
+  """Whatever split is evaluated in the end: a test split stays unseen."""
+
+  class Reached(Exception):
+    pass
+
+  def reached(*args, evaluate_fn, **options):
+    run = sj.load_run(trained)
+    raise Reached(evaluate_fn(run.params, run.aux, 20))
+
+  monkeypatch.setattr(loop, 'train', reached)
+  config = config_checks.from_json((trained / 'config.json').read_text())
+  config.eval.split = 'train'
+  with pytest.raises(Reached) as error:
+    modes.train(flags.Command(config, trained, 'train', {}))
+  (validation,) = error.value.args
+  assert validation['split'] == 'validation' and validation['step'] == 20
+  assert validation['num_sequences'] == tiny.VALIDATION_SEQUENCES
