@@ -37,7 +37,8 @@ _PAGE = """<!doctype html>
     border-radius: .5rem; padding: .9rem 1.1rem; }
   #text.grid { word-break: break-all; }
   .open { color: var(--open); }
-  .fresh { background: var(--fresh); border-radius: .15rem; }
+  .fresh { background: var(--fresh); color: var(--ink);
+    border-radius: .15rem; }
   .given { color: var(--given); border-bottom: 2px solid var(--given); }
   .row { display: flex; gap: .9rem; align-items: center; margin: 0 0 .9rem; }
   .row input { flex: 1; min-width: 0; accent-color: var(--accent); }
