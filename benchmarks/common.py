@@ -63,10 +63,12 @@ def machine() -> dict[str, Any]:
 
 
 def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-  """Rows as a Markdown table; a number has four digits."""
+  """Rows as a Markdown table; a number has about three digits."""
 
   def text(value: Any) -> str:
-    return f'{value:,.4g}' if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+      return str(value)
+    return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
 
   lines = [columns, ['---'] * len(columns)]
   lines += [[text(row.get(column, '')) for column in columns] for row in rows]
