@@ -374,7 +374,9 @@ def load_run(workdir: str | os.PathLike) -> Run:
   if not stored.is_file():
     raise ValueError(f'no run in {workdir}: it has no {flags.CONFIG_FILE}')
   config = config_checks.from_json(stored.read_text())
-  return load(config, workdir, read=False)
+  run = load(config, workdir, read=False)
+  # Onto the device once, not at every call of a function.
+  return dataclasses.replace(run, params=jax.device_put(run.params))
 
 
 def load(config: Any, workdir: str | os.PathLike, *, read: bool = True) -> Run:

@@ -287,6 +287,7 @@ def test_sampling_needs_no_text(copied, tmp_path):
   ('extra', 'told'),
   [
     (['--mode=sample', '--config.sampling.prompt=Rome'], "character 'R' at"),
+    (['--mode=sample', '--config.seed=5000000000'], 'not 5000000000'),
     (['--mode=evaluate', '--config.eval.split=test'], "no split 'test'"),
     (['--mode=evaluate', '--config.data.path=gone.txt'], 'gone.txt'),
     (['--mode=evaluate', '--config.model.num_layers=2'], 'cannot be 2'),

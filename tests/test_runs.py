@@ -39,6 +39,8 @@ def test_parameters_are_the_averaged_ones(run, trained):
   folder = checkpoint.Checkpoints(trained / 'checkpoints', read_only=True)
   restored, _ = folder.restore(template)
   jax.tree.map(np.testing.assert_array_equal, run.params, restored.ema)
+  # On the device, so that no call moves them there again.
+  assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(run.params))
   gap = jax.tree.map(
     lambda a, b: np.abs(a - b).max(), run.params, restored.params
   )
@@ -78,6 +80,20 @@ def test_score_fn_draws_what_the_run_draws(run):
     steps=4,
   )
   np.testing.assert_array_equal(tokens, run.sample(4).tokens)
+
+
+def test_score_fn_may_be_compiled(run):
+  draw = functools.partial(
+    sj.samplers.sample,
+    run.score_fn,
+    shape=(2, tiny.SEQ_LEN),
+    process=sj.processes.Absorbing(vocab_size=27),
+    schedule=sj.noise_schedules.LogLinear(),
+    steps=2,
+  )
+  np.testing.assert_array_equal(
+    jax.jit(draw)(jax.random.key(0)), draw(jax.random.key(0))
+  )
 
 
 def test_score_fn_is_a_log_score(run):

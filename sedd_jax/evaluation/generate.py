@@ -104,8 +104,10 @@ def request(
     The request.
 
   Raises:
-    ValueError: a prompt that cannot be placed.
+    ValueError: a prompt that cannot be placed, or a seed beyond 32 bits.
   """
+  if bad := [seed for seed in seeds if not 0 <= seed < 2**32]:
+    raise ValueError(f'seeds of samples are in [0, 2**32), not {bad[0]}')
   if not prompt and not suffix:
     return Request(length=length, seeds=tuple(seeds), **options)
   placed = parse_prompt(tokenizer, prompt, suffix, length)

@@ -85,6 +85,14 @@ def test_a_request_without_a_prompt_gives_nothing():
   assert request.seeds == (0, 1)
 
 
+@pytest.mark.parametrize('seed', [-1, 2**32])
+def test_seeds_have_32_bits(seed):
+  with pytest.raises(ValueError, match=f'not {seed}'):
+    generate.request(TEXT8, length=6, seeds=[0, seed])
+  largest = generate.request(TEXT8, length=6, seeds=[2**32 - 1])
+  assert largest.seeds == (2**32 - 1,)
+
+
 def test_rows():
   request = generate.request(TEXT8, length=3, seeds=[7, 9], method='euler')
   samples = Samples(
