@@ -68,6 +68,24 @@ def test_arrows_point_one_way(path):
   assert seen <= set(MAY_SEE[room(path)]), path
 
 
+# The files beside the rooms, each of which may see those before it.
+PROGRAM = ('default_config', 'config_checks', 'flags', 'runs', 'modes', 'main')
+
+
+@pytest.mark.parametrize('name', PROGRAM)
+def test_program_comes_after_the_rooms(name):
+  seen = rooms_seen(PACKAGE / f'{name}.py')
+  assert not seen & set(PROGRAM[PROGRAM.index(name) :])
+  if name in ('default_config', 'config_checks', 'flags'):
+    # What tells a mistake on the command line loads no network.
+    assert seen & set(MAY_SEE) <= {'core'}
+
+
+def test_every_file_beside_the_rooms_is_listed():
+  beside = {path.stem for path in FILES if path.parent == PACKAGE}
+  assert beside == {'__init__', *PROGRAM}
+
+
 @pytest.mark.parametrize(
   'path', [p for p in FILES if room(p) in PURE], ids=lambda p: str(p.stem)
 )
