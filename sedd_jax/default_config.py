@@ -68,7 +68,7 @@ FIELDS: dict[str, Field] = {
     True,
   ),
   'schedule.eps': Field(
-    1e-3, 'log_linear: share of clean tokens at t = 1.', 'in [0, 1)'
+    1e-3, 'log_linear: share of clean tokens at t = 1.', 'in (0, 1)'
   ),
   'schedule.sigma_min': Field(1e-4, 'geometric: total noise at t = 0.', '> 0'),
   'schedule.sigma_max': Field(20.0, 'geometric: total noise at t = 1.', '> 0'),

@@ -17,6 +17,8 @@ def rate_matrix(name, num_states):
     return np.full((num_states, num_states), 1 / num_states) - np.eye(
       num_states
     )
+  if name != 'absorbing':
+    raise ValueError(f'no rate matrix of {name!r} here: write it down')
   matrix = -np.eye(num_states)
   matrix[:, -1] += 1
   return matrix

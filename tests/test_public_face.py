@@ -61,6 +61,25 @@ SIGNATURES = {
   'samplers.tweedie.denoise_probs': dict.fromkeys(
     ('process', 'x_t', 'log_score', 'sigma_t'), REQUIRED
   ),
+  'samplers.tweedie.decoder_probs': {
+    **dict.fromkeys(('process', 'x_t', 'log_score', 'sigma_t'), REQUIRED),
+    'delta': 1e-6,
+  },
+  'samplers.reverse_probs': {
+    **dict.fromkeys(
+      ('process', 'schedule', 'x_t', 'log_score', 't', 's'), REQUIRED
+    ),
+    'method': 'tweedie',
+  },
+  'samplers.jump_probs': {
+    **dict.fromkeys(
+      ('process', 'schedule', 'x_t', 'log_score', 't', 's'), REQUIRED
+    ),
+    'method': 'tweedie',
+  },
+  'losses.sample_noisy': dict.fromkeys(
+    ('keys', 'x_0', 'sigma', 'process'), REQUIRED
+  ),
   'samplers.sample': {
     **dict.fromkeys(
       ('score_fn', 'key', 'shape', 'process', 'schedule'), REQUIRED
@@ -167,6 +186,7 @@ def alike(function, *args):
 def score_fn_of(process):
   """A score that reads its noisy tokens and its noise."""
   table = jax.random.normal(jax.random.key(7), (process.num_states,) * 2)
+  table = jnp.where(jnp.eye(process.num_states, dtype=bool), 0, table)
 
   def score_fn(x_t, sigma):
     assert x_t.shape[:1] == sigma.shape and x_t.ndim == 2
@@ -210,7 +230,7 @@ def test_process(pair, arrays):
     rows = alike(kernel, x_0, sigma_s[:, None], sigma_t[:, None])
     assert rows.shape == (BATCH, LENGTH, process.num_states)
   assert process.prior_kl(x_0, sigma_t[:, None]).shape == (BATCH, LENGTH)
-  with pytest.raises(ValueError, match=r'sigma|level|stop'):
+  with pytest.raises(ValueError, match='stop has shape'):
     process.sample(jax.random.key(1), x_0, 0.0, sigma_t)
 
 
@@ -277,10 +297,24 @@ def test_score_entropy_from_features(pair, arrays):
     log_score, x_t, x_0, sigma[:, None], process=process
   )
   np.testing.assert_allclose(nats, plain, rtol=1e-4, atol=1e-5)
-  slopes = jax.grad(lambda *a: loss(*a).sum(), argnums=(0, 1, 2))(
-    h, kernel, bias
-  )
+  every = (0, 1, 2)
+  slopes = jax.grad(lambda *a: loss(*a).sum(), every)(h, kernel, bias)
   assert [s.shape for s in slopes] == [h.shape, kernel.shape, bias.shape]
+  # Differentiated from outside what compiles, maps, repeats or recomputes it.
+  wrapped = {
+    'jit': jax.jit(loss),
+    'checkpoint': jax.checkpoint(loss),
+    'vmap': lambda *a: jax.vmap(loss)(*(x[None] for x in a))[0],
+    'map': lambda *a: jax.lax.map(
+      lambda row: loss(*row), tuple(x[None] for x in a)
+    )[0],
+  }
+  for name, function in wrapped.items():
+    got = jax.grad(lambda *a: function(*a).sum(), every)(h, kernel, bias)  # noqa: B023
+    for ours, theirs in zip(got, slopes):
+      np.testing.assert_allclose(
+        ours, theirs, rtol=1e-4, atol=1e-5, err_msg=name
+      )
 
 
 def test_dwdse(pair, arrays):
@@ -368,6 +402,132 @@ def test_steps(pair, arrays):
   np.testing.assert_allclose(euler.sum(-1), 1, rtol=1e-4, atol=1e-5)
 
 
+def test_the_own_entry_is_not_read(pair, arrays):
+  """A network need not know that log p_t(x_t) / p_t(x_t) is 0."""
+  process, schedule = pair
+  x_0, x_t, log_score, sigma_s, sigma_t = arrays
+  own = jax.nn.one_hot(x_t, process.num_states, dtype=bool)
+  functions = {
+    'loss': lambda s: sj.losses.score_entropy(
+      s, x_t, x_0, sigma_t[:, None], process=process
+    ),
+    'euler': lambda s: sj.samplers.euler.transition_probs(
+      process, x_t, s, 0.05
+    ),
+    'tweedie': lambda s: sj.samplers.tweedie.transition_probs(
+      process, x_t, s, sigma_t[:, None], sigma_s[:, None]
+    ),
+    'decoder': lambda s: sj.samplers.tweedie.decoder_probs(
+      process, x_t, s, sigma_t[:, None]
+    ),
+    'jump': lambda s: sj.samplers.jump_probs(
+      process, schedule, x_t, s, 1.0, 0.9
+    ),
+  }
+  for name, function in functions.items():
+    right = function(jnp.where(own, 0, log_score))
+    for other in (-jnp.inf, 3.0):
+      got = function(jnp.where(own, other, log_score))
+      np.testing.assert_array_equal(got, right, err_msg=name)
+
+
+def test_half_precision_is_computed_in_single(pair, arrays):
+  process, schedule = pair
+  x_0, x_t, log_score, sigma_s, sigma_t = arrays
+  narrow = log_score.astype(jnp.bfloat16)
+  wide = narrow.astype(jnp.float32)
+  sigma = sigma_t[:, None]
+  samplers, rates = sj.samplers, sj.processes.rates
+  functions = {
+    'loss': lambda s: sj.losses.score_entropy(
+      s, x_t, x_0, sigma, process=process
+    ),
+    'exact': lambda s: sj.losses.score_entropy_exact(
+      s, jnp.ones(s.shape), jnp.ones(s.shape)
+    ),
+    'implicit': lambda s: sj.losses.implicit_score_entropy(
+      lambda x, sigma: s, x_t, sigma_t, process=process
+    ),
+    'dwdse': lambda s: sj.losses.dwdse(
+      lambda x, sigma: s,
+      jax.random.key(0),
+      x_0,
+      process=process,
+      schedule=schedule,
+    ),
+    'euler': lambda s: samplers.euler.transition_probs(process, x_t, s, 0.05),
+    'tweedie': lambda s: samplers.tweedie.transition_probs(
+      process, x_t, s, sigma, sigma_s[:, None]
+    ),
+    'denoise': lambda s: samplers.tweedie.denoise_probs(process, x_t, s, sigma),
+    'staggered': lambda s: rates.staggered_score(process, s, 0.5),
+    'reverse': lambda s: rates.reverse_rate(process, x_t, s),
+  }
+  for name, function in functions.items():
+    got = function(narrow)
+    assert got.dtype == jnp.float32, name
+    np.testing.assert_array_equal(got, function(wide), err_msg=name)
+
+
+@pytest.mark.parametrize('shape', [(0, 3), (2, 0)])
+def test_nothing_in_nothing_out(pair, shape):
+  process, schedule = pair
+  tokens = jnp.zeros(shape, jnp.int32)
+  log_score = jnp.zeros((*shape, process.num_states))
+  level = jnp.ones((shape[0], 1))
+  losses = sj.losses
+  assert sj.posterior(process, tokens, tokens, 0.1, 0.2).shape == (
+    log_score.shape
+  )
+  loss = losses.score_entropy(log_score, tokens, tokens, level, process=process)
+  assert loss.shape == shape
+  chunked = losses.score_entropy_from_features(
+    jnp.zeros((*shape, WIDTH)),
+    jnp.zeros((WIDTH, process.num_states)),
+    jnp.zeros(process.num_states),
+    tokens,
+    tokens,
+    level,
+    process=process,
+  )
+  assert chunked.shape == shape
+  fn = score_fn_of(process)
+  key = jax.random.key(0)
+  drawn = losses.dwdse(fn, key, tokens, process=process, schedule=schedule)
+  implicit = losses.implicit_score_entropy(
+    fn, tokens, jnp.ones(shape[0]), process=process
+  )
+  assert drawn.shape == implicit.shape == shape[:1]
+  sampled = sj.samplers.sample(
+    fn, jax.random.key(1), shape, process=process, schedule=schedule, steps=2
+  )
+  assert sampled.shape == shape
+
+
+def test_prompts_are_checked(pair):
+  process, schedule = pair
+
+  def sample(tokens, given):
+    return sj.samplers.sample(
+      score_fn_of(process),
+      jax.random.key(0),
+      (1, 3),
+      process=process,
+      schedule=schedule,
+      steps=2,
+      tokens=tokens,
+      given=given,
+    )
+
+  assert sample([[1, 2, 3]], [[True, True, False]])[0, :2].tolist() == [1, 2]
+  with pytest.raises(ValueError, match='tokens must be integer'):
+    sample([[1.5, 2.0, 3.0]], [[True, True, False]])
+  with pytest.raises(ValueError, match='given token 9 .* 5 data symbols'):
+    sample([[1, 9, 9]], [[True, True, False]])
+  with pytest.raises(ValueError, match='given must be boolean'):
+    sample([[1, 2, 3]], [[1, 1, 0]])
+
+
 @pytest.mark.parametrize('method', ['tweedie', 'euler'])
 @pytest.mark.parametrize('grid', ['uniform', 'reference'])
 def test_sample(pair, method, grid):
@@ -393,30 +553,3 @@ def test_sample(pair, method, grid):
   drawn = sample(jax.random.key(5))
   assert drawn.shape == (BATCH, LENGTH) and drawn.dtype == jnp.int32
   assert int(drawn.max()) < VOCAB and bool(jnp.all(drawn[:, 1] == 1))
-  # One key stands for fold_in(key, row) a row.
-  key = jax.random.key(5)
-  rows = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(BATCH))
-  np.testing.assert_array_equal(sample(rows), drawn)
-
-
-def test_sample_calls_the_network_steps_plus_one_times(pair):
-  process, schedule = pair
-  calls = []
-  score_fn = score_fn_of(process)
-
-  def counted(x_t, sigma):
-    jax.debug.callback(lambda s: calls.append(float(s)), sigma[0])
-    return score_fn(x_t, sigma)
-
-  sj.samplers.sample(
-    counted,
-    jax.random.key(6),
-    (BATCH, LENGTH),
-    process=process,
-    schedule=schedule,
-    steps=4,
-  ).block_until_ready()
-  jax.effects_barrier()
-  ends = [float(schedule.total(t)) for t in (1.0, 1e-3)]
-  assert len(calls) == 5
-  np.testing.assert_allclose([max(calls), min(calls)], ends, rtol=1e-5)

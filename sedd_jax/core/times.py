@@ -63,7 +63,9 @@ def stratified(
     `[batch, points]` in [0, 1).
   """
   within = low_discrepancy(key, index, count)
-  return (jnp.arange(points)[None] + within[:, None]) / points
+  drawn = (jnp.arange(points)[None] + within[:, None]) / points
+  # The last interval's end can be rounded up to.
+  return jnp.minimum(drawn, 1 - jnp.finfo(drawn.dtype).epsneg)
 
 
 TIMES = {'low_discrepancy': low_discrepancy, 'iid': independent}

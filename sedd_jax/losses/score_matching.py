@@ -20,6 +20,9 @@ from sedd_jax.core import numerics, shapes, times
 from sedd_jax.noise_schedules import Continuous
 from sedd_jax.processes import Absorbing, Relaxing, Uniform
 
+# Total noise from which e^sigma is put in no product, for it may overflow.
+_FAR = 40.0
+
 
 def score_entropy(
   log_score: Array,
@@ -39,8 +42,9 @@ def score_entropy(
     log_score: `[..., length, num_states]`, log p_t(y) / p_t(x_t); the own entry
       is not read.
     x_t: `[..., length]` int32, noisy tokens.
-    x_0: `[..., length]` int32, clean tokens.
-    sigma: total noise of x_t, above 0; a scalar or of the tokens' rank.
+    x_0: `[..., length]` int32, clean tokens, below `vocab_size`.
+    sigma: total noise of x_t, above 0, also infinite; a scalar or of the
+      tokens' rank.
     process: `Uniform` or `Absorbing`.
 
   Returns:
@@ -96,10 +100,18 @@ def _absorbing(log_score, x_t, x_0, sigma):
   own = jnp.sum(jnp.where(target, log_score, 0), axis=-1)
   # A clean token has no loss; it may also have sigma = 0, kept out of here.
   sigma = jnp.where(masked, sigma, 1)
+  far = sigma > _FAR
+  near = jnp.where(far, 1, sigma)
   excess = numerics.exp_excess(
-    own + numerics.log_expm1(sigma), jnp.exp(own) * jnp.expm1(sigma) - 1
+    own + numerics.log_expm1(near), jnp.exp(own) * jnp.expm1(near) - 1
   )
-  return jnp.where(masked, others + excess / jnp.expm1(sigma), 0)
+  # Far off r = e^-sigma, and r u goes to 0 with r.
+  ratio = jnp.exp(-sigma)
+  there = far & (ratio > 0)
+  u = jnp.where(there, own + jnp.where(there, sigma, 0), 0)
+  beyond = jnp.maximum(jnp.exp(own) - ratio * (1 + u), 0)
+  at_target = jnp.where(far, beyond, excess / jnp.expm1(near))
+  return jnp.where(masked, others + at_target, 0)
 
 
 def _absorbing_slope(log_score, x_t, x_0, sigma):
@@ -107,11 +119,13 @@ def _absorbing_slope(log_score, x_t, x_0, sigma):
   mask = log_score.shape[-1] - 1
   masked = (x_t == mask)[..., None]
   sigma = jnp.where(masked, shapes.expand(sigma, log_score), 1)
-  em = jnp.expm1(sigma)
+  far = sigma > _FAR
+  em = jnp.expm1(jnp.where(far, 1, sigma))
   score = jnp.exp(log_score)
   target = jax.nn.one_hot(x_0, mask + 1, dtype=bool)
   data = shapes.along_last(jnp.arange(mask + 1) < mask, log_score)
-  slope = jnp.where(target, (score * em - 1) / em, score)
+  at_target = jnp.where(far, score - jnp.exp(-sigma), (score * em - 1) / em)
+  slope = jnp.where(target, at_target, score)
   return jnp.where(masked & data, slope, 0)
 
 
@@ -122,7 +136,7 @@ def _uniform_ratios(num_states, x_t, x_0, sigma):
   y = x_0, where it is step = 1 + N / (e^sigma - 1).
   """
   log_step = jnp.logaddexp(0.0, jnp.log(num_states) - numerics.log_expm1(sigma))
-  step = 1 + num_states / jnp.expm1(sigma)
+  step = 1 + num_states * jnp.exp(-sigma) / -jnp.expm1(-sigma)
   clean = x_t == x_0
   log_ratio = jnp.where(clean, -log_step, 0)[..., None]
   inverse = jnp.where(clean, step, 1)[..., None]
@@ -288,6 +302,8 @@ def score_entropy_from_features(
     return logits
 
   count = x_t.size
+  if not count:
+    return jnp.zeros(x_t.shape, numerics.compute_dtype(h))
   chunk = min(chunk, count)
   chunks = -(-count // chunk)
 
@@ -299,23 +315,22 @@ def score_entropy_from_features(
   def join(x):
     return x.reshape((chunks * chunk, *x.shape[2:]))[:count]
 
-  targets = split(x_t), split(x_0), split(sigma)
-
   # By hand, for autodiff keeps several arrays of a chunk's logits where the
-  # closed-form slope needs one.
+  # closed-form slope needs one.  Everything is an argument: what it closed over
+  # would outlive the trace of a caller's jit, vmap or scan.
   @jax.custom_vjp
-  def loss(h, kernel, bias):
+  def loss(h, kernel, bias, *targets):
     def of_chunk(args):
       h, x_t, x_0, sigma = args
       return value_fn(log_score_of(h, kernel, bias, sigma), x_t, x_0, sigma)
 
-    return join(jax.lax.map(of_chunk, (split(h), *targets)))
+    return join(jax.lax.map(of_chunk, (split(h), *map(split, targets))))
 
-  def forward(h, kernel, bias):
-    return loss(h, kernel, bias), (h, kernel, bias)
+  def forward(*args):
+    return loss(*args), args
 
   def backward(residuals, cotangent):
-    h, kernel, bias = residuals
+    h, kernel, bias, *targets = residuals
 
     def of_chunk(sums, args):
       h, x_t, x_0, sigma, cotangent = args
@@ -338,13 +353,14 @@ def score_entropy_from_features(
     (by_kernel, by_bias), by_h = jax.lax.scan(
       of_chunk,
       zeros,
-      (split(h), *targets, padded.reshape(chunks, chunk)),
+      (split(h), *map(split, targets), padded.reshape(chunks, chunk)),
     )
     by_h = join(by_h).reshape(h.shape)
-    return by_h, by_kernel.astype(kernel.dtype), by_bias.astype(bias.dtype)
+    by_kernel = by_kernel.astype(kernel.dtype)
+    return by_h, by_kernel, by_bias.astype(bias.dtype), None, None, None
 
   loss.defvjp(forward, backward)
-  return loss(h, kernel, bias).reshape(x_t.shape)
+  return loss(h, kernel, bias, x_t, x_0, sigma).reshape(x_t.shape)
 
 
 def score_entropy_exact(log_score: Array, ratio: Array, weight: Array) -> Array:
@@ -357,6 +373,9 @@ def score_entropy_exact(log_score: Array, ratio: Array, weight: Array) -> Array:
 
   Returns:
     `[...]`, sum_y w_y (s_y - r_y log s_y + r_y (log r_y - 1)), never negative.
+
+  Raises:
+    TypeError: for shapes that do not broadcast.
 
   >>> import jax.numpy as jnp
   >>> ratio = jnp.array([1.0, 2.0])
@@ -396,6 +415,9 @@ def implicit_score_entropy(
   Returns:
     `[batch]` in nats; may be negative.
 
+  Raises:
+    ValueError: for x that is no integer tokens `[batch, length]`.
+
   >>> import jax.numpy as jnp
   >>> from sedd_jax import processes
   >>> process = processes.Uniform(vocab_size=4)
@@ -404,12 +426,18 @@ def implicit_score_entropy(
   >>> print(implicit_score_entropy(flat, x, jnp.ones(1), process=process))
   [1.5]
   """
+  shapes.require_tokens(x, 'x')
+  if x.ndim != 2:
+    raise ValueError(f'x must be [batch, length], not of shape {x.shape}')
   length, states = x.shape[1], process.num_states
+  if not x.size:
+    return jnp.zeros(x.shape[0], numerics.compute_dtype())
   # Both processes relax to a prior, Q[i, j] = prior_j for i != j.
   prior = process.prior_probs()
   away = ~jax.nn.one_hot(x, states, dtype=bool)
   into = jnp.where(away, prior[x][..., None], 0)
-  first = jnp.sum(into * jnp.exp(score_fn(x, sigma)), axis=(1, 2))
+  log_score = numerics.as_float(score_fn(x, sigma))
+  first = jnp.sum(into * jnp.exp(log_score), axis=(1, 2))
 
   def neighbour(place):
     position, symbol = place
@@ -418,7 +446,7 @@ def implicit_score_entropy(
       score_fn(y, sigma)[:, position], x[:, position, None], axis=-1
     )[:, 0]
     weight = jnp.where(x[:, position] == symbol, 0, prior[symbol])
-    return jnp.where(weight > 0, weight * back, 0)
+    return jnp.where(weight > 0, weight * numerics.as_float(back), 0)
 
   positions, symbols = jnp.divmod(jnp.arange(length * states), states)
   second = jax.lax.map(neighbour, (positions, symbols))
@@ -456,7 +484,7 @@ def dwdse(
     the likelihood bound.
 
   Raises:
-    ValueError: for shapes that do not fit.
+    ValueError: for shapes that do not fit, or t_min outside (0, 1).
 
   >>> import jax
   >>> import jax.numpy as jnp
@@ -473,6 +501,8 @@ def dwdse(
   shapes.require_tokens(x_0, 'x_0')
   if x_0.ndim != 2:
     raise ValueError(f'x_0 must be [batch, length], not of shape {x_0.shape}')
+  if not 0 < t_min < 1:
+    raise ValueError(f't_min must be in (0, 1), not {t_min}')
   batch = x_0.shape[0]
   index = jnp.arange(batch)
   if t is None:
@@ -501,6 +531,13 @@ def sample_noisy(
 
   Returns:
     int32 `[batch, length]`.
+
+  >>> from sedd_jax import processes
+  >>> keys, x_0 = jax.random.split(jax.random.key(0)), jnp.zeros((2, 3), int)
+  >>> process = processes.Absorbing(vocab_size=4)
+  >>> sample_noisy(keys, x_0, jnp.array([0.0, jnp.inf]), process=process)
+  Array([[0, 0, 0],
+         [4, 4, 4]], dtype=int32)
   """
   return jax.vmap(lambda key, x, level: process.sample(key, x, 0.0, level))(
     keys, x_0, sigma

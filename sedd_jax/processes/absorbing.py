@@ -16,7 +16,7 @@ from sedd_jax.processes import base
 class Absorbing(base.Relaxing):
   """q(x_t | x_0) = a delta_{x_0} + (1 - a) delta_mask, a = e^-(total noise).
 
-  The mask is the last state, `vocab_size`.  Source: arXiv 2310.16834, eq. 15
+  The mask is the last state, `vocab_size`.  Source: arXiv 2310.16834, eq. 16
   (Q^absorb); arXiv 2107.03006, appendix A.2.2.
 
   Attributes:
@@ -93,4 +93,4 @@ class Absorbing(base.Relaxing):
     rows = self._as_distribution(x_0)
     clean = 1 - rows[..., self.mask]
     level = shapes.level_for(clean, level)
-    return jnp.where(jnp.exp(-level) * clean > 0, jnp.inf, 0.0)
+    return jnp.where((level < jnp.inf) & (clean > 0), jnp.inf, 0.0)

@@ -1,5 +1,6 @@
 """What a noise process on tokens is, and the posterior derived from it."""
 
+import abc
 from typing import Protocol
 
 import jax
@@ -30,23 +31,28 @@ class TokenProcess(Protocol):
     """Symbols of the chain."""
     raise NotImplementedError(type(self).__name__)
 
+  @abc.abstractmethod
   def forward(self, x: Array, start: ArrayLike, stop: ArrayLike) -> Array:
     """Row q(x_stop = . | x_start = x), `[..., length, num_states]`.
 
     A distribution x gives the mixture of rows.
     """
 
+  @abc.abstractmethod
   def backward(self, y: Array, start: ArrayLike, stop: ArrayLike) -> Array:
     """Column q(x_stop = y | x_start = .), `[..., length, num_states]`."""
 
+  @abc.abstractmethod
   def sample(
     self, key: Array, x: Array, start: ArrayLike, stop: ArrayLike
   ) -> Array:
     """A draw of x_stop given x_start = x, int32 `[..., length]`."""
 
+  @abc.abstractmethod
   def sample_prior(self, key: Array, shape: tuple[int, ...]) -> Array:
     """A draw from the chain's limit, int32 of `shape`."""
 
+  @abc.abstractmethod
   def prior_kl(self, x_0: Array, level: ArrayLike) -> Array:
     """KL(q(x_level | x_0) || prior) in nats, `[..., length]`, as it is."""
 
@@ -75,7 +81,7 @@ def posterior(
     x_t: `[..., length]` int32, noisy tokens.
     x_0: `[..., length]` int32 clean tokens, or `[..., length, n]` floating.
     s: level of the earlier, cleaner state.
-    t: level of x_t, at least s.
+    t: level of x_t, at least s; arrays are not checked for that.
 
   Returns:
     `[..., length, num_states]`; a zero row where x_t cannot come from x_0.
@@ -118,14 +124,25 @@ def log_posterior(
 
   Raises:
     ValueError: for shapes or levels that do not fit.
+
+  >>> import jax.numpy as jnp
+  >>> from sedd_jax import processes
+  >>> process = processes.Absorbing(vocab_size=2)
+  >>> masked, logits = jnp.array([[2]]), jnp.zeros((1, 1, 2))
+  >>> logs = log_posterior(process, masked, logits, jnp.log(2.0), jnp.inf)
+  >>> print(jnp.exp(logs).round(3))
+  [[[0.25 0.25 0.5 ]]]
   """
   shapes.require_tokens(x_t, 'x_t')
   _require_same_tokens(x_t, log_x_0)
   log_x_0 = jax.nn.log_softmax(numerics.as_float(log_x_0))
   joint = process.log_forward(log_x_0, 0.0, s)
   joint = joint + process.log_backward(x_t, s, t)
-  total = jax.nn.logsumexp(joint, axis=-1, keepdims=True)
-  return joint - jnp.where(jnp.isneginf(total), 0, total)
+  # Kept out of the arithmetic, so that its gradient is no NaN.
+  impossible = jnp.all(jnp.isneginf(joint), axis=-1, keepdims=True)
+  return jnp.where(
+    impossible, -jnp.inf, jax.nn.log_softmax(jnp.where(impossible, 0, joint))
+  )
 
 
 def _require_same_tokens(x_t: Array, x_0: Array) -> None:

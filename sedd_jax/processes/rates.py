@@ -28,7 +28,9 @@ def _own(process: base.Relaxing, x: Array) -> Array:
 
 
 def forward_rate(process: base.Relaxing, x: Array) -> Array:
-  """Rates out of x, the row Q[x, .] (arXiv 2310.16834, eq. 15, transposed).
+  """Rates out of x, the row Q[x, .].
+
+  Source: arXiv 2310.16834, eqs. 15 and 16, whose Q is the transpose.
 
   Args:
     process: uniform or absorbing noise.
@@ -36,6 +38,10 @@ def forward_rate(process: base.Relaxing, x: Array) -> Array:
 
   Returns:
     `[..., length, num_states]`, rows summing to 0.
+
+  Raises:
+    ValueError: for x that is no integer tokens.
+    TypeError: for a process without a prior to relax to.
 
   >>> from sedd_jax import processes
   >>> forward_rate(processes.Absorbing(vocab_size=2), jnp.array([0])).tolist()
@@ -55,6 +61,14 @@ def backward_rate(process: base.Relaxing, x: Array) -> Array:
 
   Returns:
     `[..., length, num_states]`.
+
+  Raises:
+    ValueError: for x that is no integer tokens.
+    TypeError: for a process without a prior to relax to.
+
+  >>> from sedd_jax import processes
+  >>> backward_rate(processes.Absorbing(vocab_size=2), jnp.array([2])).tolist()
+  [[1.0, 1.0, 0.0]]
   """
   shapes.require_tokens(x, 'x')
   return _prior(process)[x][..., None] - _own(process, x)
@@ -81,6 +95,7 @@ def reverse_rate(process: base.Relaxing, x_t: Array, score: Array) -> Array:
   [[ 0.5   0.25 -0.75]]
   """
   shapes.require_last_axis(score, (process.num_states,), 'score')
+  score = numerics.as_float(score)
   own = _own(process, x_t)
   rates = jnp.where(own > 0, 0, backward_rate(process, x_t) * score)
   return rates - own * jnp.sum(rates, axis=-1, keepdims=True)
@@ -115,6 +130,10 @@ def staggered_score(
   score = numerics.as_float(score)
   dsigma = shapes.level_for(score[..., 0], dsigma, 'dsigma')
   dsigma = shapes.expand(dsigma, score)
-  total = jnp.sum(score, axis=-1, keepdims=True)
   prior = shapes.along_last(_prior(process), score)
-  return jnp.exp(dsigma) * score - jnp.expm1(dsigma) * total * prior
+  total = jnp.sum(score, axis=-1, keepdims=True)
+  # score - total * prior, before e^dsigma scales its rounding up; where the
+  # prior is one symbol, that is minus the sum of the others.
+  others = jnp.sum(jnp.where(prior < 1, score, 0), axis=-1, keepdims=True)
+  drift = jnp.where(prior < 1, score - total * prior, -others)
+  return score + jnp.expm1(dsigma) * drift

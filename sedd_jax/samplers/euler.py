@@ -1,10 +1,11 @@
 """Euler steps: one jump along the reverse rates."""
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from sedd_jax.core import shapes
+from sedd_jax.core import numerics, shapes
 from sedd_jax.processes import Relaxing, rates
 
 
@@ -16,12 +17,15 @@ def transition_probs(
   Args:
     process: uniform or absorbing noise.
     x_t: `[..., length]` int32.
-    log_score: `[..., length, num_states]`.
+    log_score: `[..., length, num_states]`; the own entry is not read.
     rate_dt: sigma'(t) times the step in time; a scalar or of the tokens' rank.
 
   Returns:
     `[..., length, num_states]` summing to 1; the own entry goes negative for
     steps too long for the rates.
+
+  Raises:
+    ValueError: for shapes that do not fit.
 
   >>> import jax.numpy as jnp
   >>> from sedd_jax import processes
@@ -29,7 +33,7 @@ def transition_probs(
   >>> transition_probs(process, jnp.array([0]), jnp.zeros((1, 2)), 0.5).tolist()
   [[0.75, 0.25]]
   """
-  score = jax.numpy.exp(log_score)
+  score = jnp.exp(numerics.as_float(log_score))
   rate_dt = shapes.level_for(x_t, rate_dt, 'rate_dt')
   step = shapes.expand(rate_dt, score)
   own = jax.nn.one_hot(x_t, process.num_states, dtype=score.dtype)

@@ -1,17 +1,19 @@
-"""The reverse process: the only scan over steps, and the only place that clips.
+"""The reverse process, the only scan over steps.
 
-A step's function gives raw weights of the next states; here they are clipped at
-0, drawn from with the stay class apart (`core.categorical.transition`), and
-clamped to what is given.
+A step's function gives raw weights of the next states, which are clipped at 0
+(those of the last step in `tweedie.decoder_probs`, as in the bound), drawn from
+with the stay class apart (`core.categorical.transition`), and clamped to what
+is given.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from sedd_jax.core import categorical, numerics
+from sedd_jax.core import categorical, numerics, shapes
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.noise_schedules import Continuous
 from sedd_jax.processes import Relaxing, base
@@ -61,7 +63,20 @@ def reverse_probs(
 
   Returns:
     `[..., length, num_states]`, non-negative, not normalised.
+
+  Raises:
+    ValueError: for an unknown method or shapes that do not fit.
+
+  >>> from sedd_jax import noise_schedules, processes
+  >>> process = processes.Absorbing(vocab_size=2)
+  >>> schedule = noise_schedules.LogLinear()
+  >>> masked, log_score = jnp.array([2]), jnp.zeros((1, 3))
+  >>> reverse_probs(
+  ...   process, schedule, masked, log_score, 0.6, 0.5, method='euler'
+  ... ).shape
+  (1, 3)
   """
+  _require_method(method)
   weights = METHODS[method](process, schedule, x_t, log_score, t, s)
   return jnp.maximum(weights, 0)
 
@@ -94,6 +109,18 @@ def jump_probs(
 
   Returns:
     `[..., length, num_states]`, rows summing to 1.
+
+  Raises:
+    ValueError: for an unknown method or shapes that do not fit.
+
+  >>> from sedd_jax import noise_schedules, processes
+  >>> process = processes.Absorbing(vocab_size=2)
+  >>> schedule = noise_schedules.LogLinear(eps=0.1)
+  >>> masked, log_score = jnp.array([2]), jnp.full((1, 3), -3.0)
+  >>> print(
+  ...   jump_probs(process, schedule, masked, log_score, 1.0, 1.0).round(2)
+  ... )
+  [[0.05 0.05 0.9 ]]
   """
   weights = reverse_probs(
     process, schedule, x_t, log_score, t, s, method=method
@@ -161,7 +188,9 @@ def sample(
     batch, length]`: the start, the state after each step, and the result.
 
   Raises:
-    ValueError: for an unknown name or arguments that do not fit.
+    ValueError: for an unknown name, arguments that do not fit, or (where their
+      values are known) given tokens outside the data's.
+    TypeError: for a process without scores.
 
   >>> import jax
   >>> import jax.numpy as jnp
@@ -175,7 +204,8 @@ def sample(
   ... ).shape
   (2, 3)
   """
-  _check(shape, process, steps, method, tokens, given, start, grid, t_min)
+  _check(shape, process, steps, method, grid, t_min)
+  tokens, given, start = _check_states(shape, process, tokens, given, start)
   batch, length = shape
   reference = grid == 'reference'
   if reference:
@@ -230,14 +260,18 @@ def sample(
   return jnp.concatenate([x[None], path]) if return_path else result
 
 
+def _require_method(method):
+  if method not in METHODS:
+    raise ValueError(f'unknown method {method!r}: use {", ".join(METHODS)}')
+
+
 def _draw(keys, weights, x_t, step):
   del step
   return categorical.transition(keys, weights, x_t)
 
 
-def _check(shape, process, steps, method, tokens, given, start, grid, t_min):
-  if method not in METHODS:
-    raise ValueError(f'unknown method {method!r}: use {", ".join(METHODS)}')
+def _check(shape, process, steps, method, grid, t_min):
+  _require_method(method)
   if grid not in GRIDS:
     raise ValueError(f'unknown grid {grid!r}: use {", ".join(GRIDS)}')
   if not isinstance(process, base.Relaxing):
@@ -250,10 +284,38 @@ def _check(shape, process, steps, method, tokens, given, start, grid, t_min):
     raise ValueError(f'steps must be at least 1, not {steps}')
   if not 0 < t_min < 1:
     raise ValueError(f't_min must be in (0, 1), not {t_min}')
+
+
+def _check_states(shape, process, tokens, given, start):
+  """Prompt and start as arrays."""
   if (tokens is None) != (given is None):
     raise ValueError('tokens and given go together: give both or neither')
-  for name, value in (('tokens', tokens), ('given', given), ('start', start)):
-    if value is not None and value.shape != tuple(shape):
+
+  def checked(name, value):
+    if value is None:
+      return None
+    value = jnp.asarray(value)
+    if value.shape != tuple(shape):
       raise ValueError(
         f'{name} has shape {value.shape}, but shape is {tuple(shape)}'
       )
+    return value
+
+  tokens, given, start = map(
+    checked, ('tokens', 'given', 'start'), (tokens, given, start)
+  )
+  for name, value in (('tokens', tokens), ('start', start)):
+    if value is not None:
+      shapes.require_tokens(value, name)
+  if given is not None and given.dtype != bool:
+    raise ValueError(f'given must be boolean, not {given.dtype}')
+  known = not any(isinstance(x, jax.core.Tracer) for x in (tokens, given))
+  if given is not None and known:
+    # In numpy: inside a caller's jit, operations on constants are traced too.
+    kept = np.asarray(tokens)[np.asarray(given)]
+    bad = kept[(kept < 0) | (kept >= process.vocab_size)]
+    if bad.size:
+      raise ValueError(
+        f'given token {bad[0]} is none of the {process.vocab_size} data symbols'
+      )
+  return tokens, given, start

@@ -1,5 +1,6 @@
 """Tweedie steps: the exact reverse kernel of one token at a time."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -20,13 +21,17 @@ def transition_probs(
   Args:
     process: uniform or absorbing noise.
     x_t: `[..., length]` int32.
-    log_score: `[..., length, num_states]` at sigma_t.
+    log_score: `[..., length, num_states]` at sigma_t; the own entry is not
+      read.
     sigma_t: total noise of x_t; a scalar or of the tokens' rank.
     sigma_s: total noise to go to, at most sigma_t.
 
   Returns:
     `[..., length, num_states]`; rows sum to 1 for the true score only, and
     entries can be negative for another.
+
+  Raises:
+    ValueError: for shapes or levels that do not fit.
 
   >>> import jax.numpy as jnp
   >>> from sedd_jax import processes
@@ -36,7 +41,9 @@ def transition_probs(
   [[0.684 0.316]]
   """
   dsigma = shapes.increment(sigma_s, sigma_t, x_t)
-  score = jnp.exp(numerics.as_float(log_score))
+  shapes.require_last_axis(log_score, (process.num_states,), 'log_score')
+  own = jax.nn.one_hot(x_t, process.num_states, dtype=bool)
+  score = jnp.where(own, 1, jnp.exp(numerics.as_float(log_score)))
   return rates.staggered_score(process, score, dsigma) * process.backward(
     x_t, 0.0, dsigma
   )
@@ -55,6 +62,9 @@ def denoise_probs(
 
   Returns:
     `[..., length, vocab_size]`: over data symbols only, also for absorbing.
+
+  Raises:
+    ValueError: for shapes or levels that do not fit.
 
   >>> import jax.numpy as jnp
   >>> from sedd_jax import processes
@@ -91,6 +101,9 @@ def decoder_probs(
   Returns:
     `[..., length, vocab_size]`, rows summing to 1.
 
+  Raises:
+    ValueError: for shapes or levels that do not fit.
+
   >>> import jax.numpy as jnp
   >>> from sedd_jax import processes
   >>> process = processes.Absorbing(vocab_size=2)
@@ -107,4 +120,5 @@ def decoder_probs(
   if not base.has_mask(process):
     return mixed
   visible = (x_t < process.vocab_size)[..., None]
-  return jnp.where(visible, probs, mixed)
+  own = jax.nn.one_hot(x_t, process.vocab_size, dtype=mixed.dtype)
+  return jnp.where(visible, own, mixed)

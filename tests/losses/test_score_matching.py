@@ -17,19 +17,11 @@ GOLDEN = [
 ]
 
 
-def make(graph, vocab_size):
-  kind = {
-    'uniform': sj.processes.Uniform,
-    'absorb': sj.processes.Absorbing,
-  }[graph]
-  return kind(vocab_size=vocab_size)
-
-
 @pytest.mark.parametrize('graph, vocab_size, schedule', GOLDEN)
 def test_golden_loss_and_gradient(graph, vocab_size, schedule, x64):
   golden = golden_numbers.load('sedd_loss')
   prefix = f'{graph}_v{vocab_size}_'
-  process = make(graph, vocab_size)
+  process = golden_numbers.process(graph, vocab_size)
   sigma, dsigma = golden[f'{schedule}_sigma'], golden[f'{schedule}_dsigma']
   x_t, x_0 = golden[prefix + 'xt'], golden[prefix + 'x0']
 
@@ -63,13 +55,67 @@ def test_golden_score_entropy(graph, vocab_size, x64):
       golden[prefix + 'xt'],
       golden[prefix + 'x0'],
       float(sigma),
-      process=make(graph, vocab_size),
+      process=golden_numbers.process(graph, vocab_size),
     )
     for sigma in golden['sigmas']
   ]
   np.testing.assert_allclose(
     np.stack(got), golden[prefix + 'score_entropy'], rtol=1e-7, atol=1e-12
   )
+
+
+@pytest.mark.parametrize('graph', ['uniform', 'absorb'])
+@pytest.mark.parametrize('sigma', [39.0, 41.0, 88.0, 95.0, np.inf])
+def test_far_noise_in_float32(graph, sigma):
+  """e^sigma overflows; the loss goes to its limit, its gradient to s - r."""
+  process = golden_numbers.process(graph, 4)
+  rng = np.random.default_rng(3)
+  log_score = rng.normal(size=(2, process.num_states)).astype(np.float32)
+  x_0 = jnp.array([0, 2])
+  x_t = jnp.array([4, 4]) if graph == 'absorb' else jnp.array([1, 3])
+
+  def total(log_score, sigma):
+    return jnp.sum(
+      sj.losses.score_entropy(log_score, x_t, x_0, sigma, process=process)
+    )
+
+  value, slope = jax.value_and_grad(total)(jnp.asarray(log_score), sigma)
+  scores = np.exp(log_score.astype(np.float64))
+  if graph == 'absorb':
+    want, want_slope = scores[:, :4].sum(), scores * [1, 1, 1, 1, 0]
+  else:
+    # All ratios are 1.
+    away = np.arange(4) != np.asarray(x_t)[:, None]
+    want = (away * (scores - log_score - 1)).sum() / 4
+    want_slope = away * (scores - 1) / 4
+  np.testing.assert_allclose(value, want, rtol=1e-5)
+  np.testing.assert_allclose(slope, want_slope, rtol=1e-5, atol=1e-6)
+  by_sigma = jax.grad(total, argnums=1)(jnp.asarray(log_score), sigma)
+  assert abs(float(by_sigma)) < 1e-5
+
+
+def test_features_at_infinite_noise():
+  """The scaled head says that all scores are 0, which costs nothing."""
+  process = golden_numbers.process('absorb', 4)
+  keys = jax.random.split(jax.random.key(0), 2)
+  h = jax.random.normal(keys[0], (2, 3))
+  kernel = jax.random.normal(keys[1], (3, 5))
+
+  def total(kernel, sigma):
+    return sj.losses.score_entropy_from_features(
+      h,
+      kernel,
+      jnp.zeros(5),
+      jnp.array([4, 4]),
+      jnp.array([0, 1]),
+      sigma,
+      process=process,
+    ).sum()
+
+  for sigma in (95.0, np.inf):
+    value, slope = jax.value_and_grad(total)(kernel, sigma)
+    assert abs(float(value)) < 1e-15
+    np.testing.assert_allclose(slope, 0, atol=1e-15)
 
 
 def true_ratios(graph, num_states, x_t, x_0, sigma):
@@ -106,7 +152,7 @@ def exact_terms(log_score, ratio, weight):
 @pytest.mark.parametrize('spread', [0.0, 1e-3, 0.1, 2.0])
 def test_float32_is_close_to_float64(graph, vocab_size, spread):
   """Within 1e-4 + 1e-6 and what two ulps of log_score do, never negative."""
-  process = make(graph, vocab_size)
+  process = golden_numbers.process(graph, vocab_size)
   num_states = process.num_states
   rng = np.random.default_rng(7)
   sigmas = np.geomspace(1e-4, 20, 9).astype(np.float32)
@@ -157,7 +203,7 @@ def test_float32_is_close_to_float64(graph, vocab_size, spread):
 
 @pytest.mark.parametrize('graph', ['uniform', 'absorb'])
 def test_score_entropy_is_the_exact_form_at_the_conditional_ratios(graph, x64):
-  process = make(graph, 5)
+  process = golden_numbers.process(graph, 5)
   rng = np.random.default_rng(0)
   x_0 = rng.integers(5, size=12)
   x_t = rng.integers(process.num_states, size=12)
@@ -192,7 +238,7 @@ def test_exact_form_is_the_printed_formula(x64):
 @pytest.mark.parametrize('scale', [True, False])
 @pytest.mark.parametrize('chunk', [1, 4, 7, 1000])
 def test_chunked_head_is_the_plain_loss(graph, scale, chunk, x64):
-  process = make(graph, 11)
+  process = golden_numbers.process(graph, 11)
   n = process.num_states
   rng = np.random.default_rng(0)
   h = rng.standard_normal((2, 5, 3))
@@ -238,7 +284,7 @@ def test_chunked_head_is_the_plain_loss(graph, scale, chunk, x64):
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_loss_memory_at_the_papers_size(graph, dtype):
   """Value and gradient at 32 x 1024 tokens, V = 50,257: at most 1 GB."""
-  process = make(graph, 50_257)
+  process = golden_numbers.process(graph, 50_257)
   n = process.num_states
   abstract = jax.ShapeDtypeStruct
 
@@ -324,7 +370,7 @@ def test_dwdse_draws_low_discrepancy_times_above_t_min():
 
 @pytest.mark.parametrize('graph', ['uniform', 'absorb'])
 def test_dwdse_jit_vmap_grad_and_one_compilation(graph):
-  process = make(graph, 5)
+  process = golden_numbers.process(graph, 5)
   schedule = sj.noise_schedules.LogLinear()
   x_0 = jnp.zeros((2, 3), jnp.int32)
   traces = []
@@ -346,7 +392,12 @@ def test_dwdse_jit_vmap_grad_and_one_compilation(graph):
   np.testing.assert_allclose(
     loss(0.5, process, schedule, key(0)), eager, rtol=1e-5
   )
-  loss(0.7, make(graph, 5), sj.noise_schedules.LogLinear(), key(1))
+  loss(
+    0.7,
+    golden_numbers.process(graph, 5),
+    sj.noise_schedules.LogLinear(),
+    key(1),
+  )
   assert len(traces) == 1
   mapped = jax.vmap(lambda k: loss(0.5, process, schedule, k))(
     jax.random.split(key(0), 4)
@@ -357,7 +408,7 @@ def test_dwdse_jit_vmap_grad_and_one_compilation(graph):
 
 @pytest.mark.parametrize('graph', ['uniform', 'absorb'])
 def test_derivatives_are_those_of_finite_differences(graph, x64):
-  process = make(graph, 4)
+  process = golden_numbers.process(graph, 4)
   rng = np.random.default_rng(0)
   x_0 = rng.integers(4, size=(2, 3))
   x_t = np.where(rng.random((2, 3)) < 0.5, process.num_states - 1, x_0)
@@ -416,6 +467,7 @@ class TestErrors:
   def test_process_without_weights(self):
     class Other(sj.processes.Relaxing):
       vocab_size, num_states = 3, 4
+      sample = sample_prior = prior_kl = None
 
     with pytest.raises(TypeError, match='Other.*Absorbing, Uniform'):
       self.call(process=Other())

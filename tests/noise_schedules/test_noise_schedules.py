@@ -32,12 +32,27 @@ class TestContract:
       schedule.alpha_bar(t), np.exp(-schedule.total(t)), rtol=1e-12
     )
 
-  def test_float32_is_close_to_float64(self, schedule):
-    t = np.linspace(0.001, 1, 50)
-    single = np.array(schedule.total(jnp.asarray(t, jnp.float32)))
+  def test_ends_near_the_prior(self, schedule):
+    assert schedule.alpha_bar(1.0) < schedule.alpha_bar(0.0) / 2
+
+  @pytest.mark.parametrize('of', ['total', 'rate', 'alpha_bar'])
+  def test_float32_is_close_to_float64(self, schedule, of):
+    t = np.linspace(0.001, 1, 50, dtype=np.float32)
+    single = np.array(getattr(schedule, of)(jnp.asarray(t)))
     with jax.enable_x64(True):
-      exact = schedule.total(jnp.asarray(t.astype(np.float32), jnp.float64))
-    np.testing.assert_allclose(single, exact, rtol=1e-4)
+      exact = getattr(schedule, of)(jnp.asarray(t, jnp.float64))
+    # The exponential turns the error of an argument up to 20 into one of its
+    # value.
+    np.testing.assert_allclose(single, exact, rtol=2e-5)
+
+  @pytest.mark.parametrize('of', ['total', 'rate', 'alpha_bar'])
+  def test_jit_vmap_and_eager_agree(self, schedule, of):
+    t = jnp.linspace(0.0, 1.0, 5)
+    eager = getattr(schedule, of)(t)
+    mapped = jax.vmap(getattr(schedule, of))(t)
+    compiled = jax.jit(lambda schedule, t: getattr(schedule, of)(t))
+    np.testing.assert_allclose(mapped, eager, rtol=1e-6)
+    np.testing.assert_allclose(compiled(schedule, t), eager, rtol=1e-5)
 
   def test_passes_through_jit_by_value(self, schedule):
     traces = []
@@ -96,9 +111,28 @@ def test_golden(prefix, schedule, x64):
 def test_bad_arguments():
   with pytest.raises(ValueError, match='eps must be in'):
     noise_schedules.LogLinear(eps=1.0)
+  with pytest.raises(ValueError, match='eps must be in'):
+    noise_schedules.LogLinear(eps=0.0)
   with pytest.raises(ValueError, match='sigma_min'):
     noise_schedules.Geometric(sigma_min=2.0, sigma_max=1.0)
 
 
-def test_log_linear_without_eps_ends_at_infinity():
-  assert noise_schedules.LogLinear(eps=0.0).total(1.0) == np.inf
+@pytest.mark.parametrize('eps', [1e-3, 1e-5, 1e-8])
+def test_log_linear_in_float32_near_the_end(eps):
+  """Where 1 - (1 - eps) t would lose all digits."""
+  schedule = noise_schedules.LogLinear(eps=eps)
+  t = np.array([0.4, 0.6, 1 - 1e-4, 1.0], np.float32)
+  single = schedule.total(t), schedule.rate(t), schedule.alpha_bar(t)
+  exact = 1 - (1 - eps) * t.astype(np.float64)
+  wanted = -np.log(exact), (1 - eps) / exact, exact
+  for got, want in zip(single, wanted):
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_a_schedule_that_lacks_a_method_is_an_error():
+  class Half(noise_schedules.Continuous):
+    def total(self, t):
+      return t
+
+  with pytest.raises(TypeError, match='abstract'):
+    Half()

@@ -15,6 +15,7 @@ NAMED = [
   for i, example in enumerate(process.examples())
 ]
 EXAMPLES = [pytest.param(p.values[1], id=p.id) for p in NAMED]
+RELAXING = [p for p in NAMED if isinstance(p.values[1], processes.Relaxing)]
 LEVELS = [(0.0, 0.3), (0.2, 1.5), (0.7, 0.7), (1.0, np.inf), (np.inf, np.inf)]
 
 
@@ -173,7 +174,7 @@ class TestContract:
     assert process.sample_prior(prior_key, (2,)).dtype == jnp.int32
 
 
-@pytest.mark.parametrize('name, process', NAMED)
+@pytest.mark.parametrize('name, process', RELAXING)
 class TestContinuousTime:
   @pytest.mark.parametrize('sigma', [1e-4, 0.3, 5.0])
   def test_kernel_is_the_matrix_exponential(self, name, process, sigma, x64):
@@ -213,6 +214,59 @@ def test_log_posterior_in_float32_at_tiny_steps():
   np.testing.assert_allclose(got, want, rtol=2e-4)
 
 
+@pytest.mark.parametrize('process', EXAMPLES)
+def test_gradient_of_log_posterior_where_x_t_is_impossible(process):
+  """A row of -inf that the caller masks out leaves no NaN in the others."""
+  x_t = jnp.array([[0, 0]])
+
+  def total(logits):
+    logs = sj.log_posterior(process, x_t, logits, 0.5, jnp.array([[np.inf, 1]]))
+    wanted = jnp.isfinite(logs).at[:, 0].set(False)
+    return jnp.sum(jnp.where(wanted, logs, 0))
+
+  slope = jax.grad(total)(jnp.zeros((1, 2, process.vocab_size)))
+  assert np.all(np.isfinite(slope))
+
+
+@pytest.mark.parametrize('level', [80.0, 103.0, 1e4])
+def test_absorbing_prior_kl_is_infinite_below_infinity(level):
+  process = processes.Absorbing(vocab_size=3)
+  x_0 = jnp.zeros((2,), jnp.int32)
+  assert np.all(process.prior_kl(x_0, level) == np.inf)
+  assert np.all(process.prior_kl(x_0, np.inf) == 0)
+
+
+def test_staggered_score_in_float32_of_long_steps():
+  """Of flat scores, which a step leaves as they are, however long it is."""
+  flat = jnp.ones((1, 4))
+  uniform = processes.Uniform(vocab_size=4)
+  for dsigma in (5.0, 17.0, 20.0):
+    got = processes.rates.staggered_score(uniform, flat, dsigma)
+    np.testing.assert_allclose(got, flat, rtol=1e-6)
+  # Of absorbing noise, nearly all reveal: what stays is a small remainder.
+  absorbing = processes.Absorbing(vocab_size=4)
+  sigma = 6.9078
+  score = np.append(np.full(4, np.exp(-sigma) / 4 / -np.expm1(-sigma)), 1.0)
+  for dsigma in (1.0, sigma - 1e-3):
+    got = processes.rates.staggered_score(
+      absorbing, jnp.asarray(score[None], jnp.float32), dsigma
+    )[0, -1]
+    want = np.expm1(-(sigma - dsigma)) / np.expm1(-sigma)
+    np.testing.assert_allclose(got, want, rtol=1e-3)
+
+
+def test_a_process_that_lacks_a_method_is_an_error():
+  class Half(processes.TokenProcess):
+    vocab_size = 2
+    num_states = 2
+
+    def forward(self, x, start, stop):
+      return x
+
+  with pytest.raises(TypeError, match='abstract'):
+    Half()
+
+
 def test_rates_need_a_relaxing_process():
   class Other:
     num_states = 2
@@ -236,15 +290,10 @@ GOLDEN = [
 ]
 
 
-def golden_process(graph, vocab_size):
-  kind = processes.Uniform if graph == 'uniform' else processes.Absorbing
-  return kind(vocab_size=vocab_size)
-
-
 @pytest.mark.parametrize('graph, vocab_size', GOLDEN)
 def test_golden_graph(graph, vocab_size, x64):
   golden = golden_numbers.load('sedd_graph')
-  process = golden_process(graph, vocab_size)
+  process = golden_numbers.process(graph, vocab_size)
   prefix = f'{graph}_v{vocab_size}_'
   tokens = all_tokens(process)
 

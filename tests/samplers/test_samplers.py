@@ -24,20 +24,15 @@ SCHEDULES = {
 CLEAN = sj.noise_schedules.LogLinear(eps=1e-6)
 
 
-def make(graph, vocab_size):
-  kind = {
-    'uniform': sj.processes.Uniform,
-    'absorb': sj.processes.Absorbing,
-  }[graph]
-  return kind(vocab_size=vocab_size)
-
-
 @pytest.mark.parametrize('graph, vocab_size', GOLDEN)
 @pytest.mark.parametrize('noise', SCHEDULES)
 def test_golden_steps(graph, vocab_size, noise, x64):
   golden = golden_numbers.load('sedd_steps')
   prefix = f'{graph}_v{vocab_size}_'
-  process, schedule = make(graph, vocab_size), SCHEDULES[noise]
+  process, schedule = (
+    golden_numbers.process(graph, vocab_size),
+    SCHEDULES[noise],
+  )
   x_t, log_score = golden[prefix + 'xt'], golden[prefix + 'log_score']
   t = golden['t'][:, None]
 
@@ -63,15 +58,11 @@ def test_golden_steps(graph, vocab_size, noise, x64):
   close(tweedie.denoise_probs(process, x_t, log_score, last), 'denoise')
 
 
-def race(probs, uniform):
-  """The released code's draw, from given uniforms."""
-  return jnp.argmax(probs / (1e-10 - jnp.log(uniform + 1e-10)), axis=-1)
-
-
 def test_golden_race(x64):
+  """The draw that replays the trajectories of tests/systems/test_sedd.py."""
   golden = golden_numbers.load('sedd_catsample')
   np.testing.assert_array_equal(
-    race(golden['probs'], golden['uniform']), golden['index']
+    golden_numbers.race(golden['probs'], golden['uniform']), golden['index']
   )
 
 
