@@ -5,6 +5,10 @@ functions of them; step, loop and evaluation know nothing of devices.  Each
 process reads its own stretch of the global batch (`local_indices`), each of its
 devices a stretch of that, and since noise hangs on the global index alone, the
 layout changes no result but for the order of sums.
+
+- `pmap`: every device holds the state and computes on its rows.
+- `fsdp`: every device holds a part of each array of the state, too; XLA gathers
+  parameters where they are used and spreads the gradients' sums.
 """
 
 import dataclasses
@@ -14,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.experimental import multihost_utils
 
 from sedd_jax.core import names
@@ -41,6 +46,8 @@ class Layout:
       of params, aux, key and batch that gives a tree of `[b, ...]`, such as
       `System.bound`.  The result is in numpy, has the rows of all processes in
       order, and is the same on each; params and aux are placed.
+    whole: `(tree) -> tree`: placed arrays as numpy arrays; with several
+      processes, all must call it.
     storable: `(tree) -> tree`: what a checkpoint can save.
     template: `(abstract tree) -> tree`: how a checkpoint restores it: leaves
       with a sharding as such arrays, others as numpy arrays.
@@ -52,6 +59,7 @@ class Layout:
   put: Callable[[HostBatch], PyTree]
   compile_step: Callable[..., Callable[..., Any]]
   compile_rows: Callable[..., Callable[..., Any]]
+  whole: Callable[[PyTree], PyTree]
   storable: Callable[[PyTree], PyTree]
   template: Callable[[PyTree], PyTree]
 
@@ -82,10 +90,7 @@ def pmap(devices: Sequence[jax.Device]) -> Layout:
       x = np.asarray(x)
       if x.ndim == 0:
         return np.broadcast_to(x, (len(devices),))
-      if len(x) % len(devices):
-        raise ValueError(
-          f'{len(x)} rows of {name!r} do not divide over {len(devices)} devices'
-        )
+      _check_rows(name, x, len(devices))
       return x.reshape(len(devices), len(x) // len(devices), *x.shape[1:])
 
     shared = {name: share(name, x) for name, x in batch.items()}
@@ -124,12 +129,127 @@ def pmap(devices: Sequence[jax.Device]) -> Layout:
     put=put,
     compile_step=compile_step,
     compile_rows=compile_rows,
+    whole=jax.device_get,
     storable=storable,
     template=lambda tree: tree,
   )
 
 
-PARALLELISM = {'pmap': pmap}
+def fsdp(devices: Sequence[jax.Device]) -> Layout:
+  """Fully sharded data parallelism, by XLA's partitioner.
+
+  An array of the state is split along its longest axis that the number of
+  devices divides; where there is none, every device holds it.
+
+  Args:
+    devices: of this process; with several processes, all of them.
+
+  Returns:
+    A layout whose state is spread over the devices of all processes.
+  """
+  devices = tuple(devices)
+  several = jax.process_count() > 1
+  everywhere = np.asarray(jax.devices() if several else devices)
+  mesh = jax.sharding.Mesh(everywhere, (_AXIS,))
+  replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(_AXIS))
+
+  def sharding_of(x: Any) -> jax.sharding.NamedSharding:
+    divisible = [
+      axis
+      for axis, size in enumerate(x.shape)
+      if size and size % len(everywhere) == 0
+    ]
+    spec: list[str | None] = []
+    if divisible:
+      longest = max(divisible, key=lambda axis: x.shape[axis])
+      spec = [None] * longest + [_AXIS]
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+
+  def place(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: _placed(x, sharding_of(x)), tree)
+
+  def put(batch: HostBatch) -> PyTree:
+    def share(name: str, x: Any) -> Array:
+      x = np.asarray(x)
+      if x.ndim == 0:
+        return _placed(x, replicated)
+      _check_rows(name, x, len(devices))
+      return jax.make_array_from_process_local_data(by_row, x)
+
+    return {name: share(name, x) for name, x in batch.items()}
+
+  def constrained(tree: PyTree) -> PyTree:
+    return jax.lax.with_sharding_constraint(
+      tree, jax.tree.map(sharding_of, tree)
+    )
+
+  def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
+    def sharded(state, batch):
+      state, metrics = step(state, batch)
+      return constrained(state), jax.lax.with_sharding_constraint(
+        metrics, replicated
+      )
+
+    return jax.jit(sharded, donate_argnums=0)
+
+  def compile_rows(fn: Callable[..., Any]) -> Callable[..., Any]:
+    mapped = jax.jit(fn, out_shardings=replicated)
+
+    def evaluate(params, aux, key, batch):
+      rows = mapped(params, aux, _placed(key, replicated), put(batch))
+      return jax.device_get(rows)
+
+    return evaluate
+
+  def whole(tree: PyTree) -> PyTree:
+    if not several:
+      return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+  def template(tree: PyTree) -> PyTree:
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding_of(x)),
+      tree,
+    )
+
+  return Layout(
+    devices=devices,
+    axis=None,
+    place=place,
+    put=put,
+    compile_step=compile_step,
+    compile_rows=compile_rows,
+    whole=whole,
+    storable=lambda tree: tree,
+    template=template,
+  )
+
+
+def _placed(x: Any, sharding: jax.sharding.Sharding) -> Array:
+  """An array that is the same on every process, spread over the devices."""
+  if isinstance(x, Array) and x.sharding == sharding:
+    return x
+  if jax.process_count() == 1:
+    return jax.device_put(x, sharding)
+  # From the host: an array of one process's device is no part of a global one.
+  if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+    words = _placed(np.asarray(jax.random.key_data(x)), sharding)
+    return jax.random.wrap_key_data(words, impl=jax.random.key_impl(x))
+  host = np.asarray(x)
+  return jax.make_array_from_callback(
+    host.shape, sharding, lambda part: host[part]
+  )
+
+
+def _check_rows(name: str, x: np.ndarray, num_devices: int) -> None:
+  if len(x) % num_devices:
+    raise ValueError(
+      f'{len(x)} rows of {name!r} do not divide over {num_devices} devices'
+    )
+
+
+PARALLELISM = {'pmap': pmap, 'fsdp': fsdp}
 
 
 def make(name: str, devices: Sequence[jax.Device] | None = None) -> Layout:

@@ -12,10 +12,10 @@ from tests.training import toys
 STEPS = 3
 
 
-def run(num_devices, accumulation=1, reduction='token'):
+def run(num_devices, accumulation=1, reduction='token', layout='pmap'):
   """Losses and last state of some steps with SGD."""
   system = toys.remembering(8)
-  layout = parallel.make('pmap', jax.devices()[:num_devices])
+  layout = parallel.make(layout, jax.devices()[:num_devices])
   updates = optimizer.make('sgd', learning_rate=0.5, clip_norm=1.0)
   train_step = layout.compile_step(
     functools.partial(
@@ -42,6 +42,7 @@ def reference(reduction):
   return run(1, reduction=reduction)
 
 
+@pytest.mark.parametrize('layout', parallel.PARALLELISM)
 @pytest.mark.parametrize(
   'num_devices, accumulation, reduction',
   [
@@ -55,8 +56,8 @@ def reference(reduction):
     (8, 1, 'token'),
   ],
 )
-def test_layout_changes_nothing(num_devices, accumulation, reduction):
-  losses, tree = run(num_devices, accumulation, reduction)
+def test_layout_changes_nothing(num_devices, accumulation, reduction, layout):
+  losses, tree = run(num_devices, accumulation, reduction, layout)
   expected_losses, expected = reference(reduction)
   np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
@@ -69,8 +70,9 @@ def test_losses_tell_the_reductions_apart():
   assert abs(first[-1] - second[-1]) > 1e-4
 
 
-def test_one_compilation_and_donation():
-  layout = parallel.make('pmap', jax.devices()[:4])
+@pytest.mark.parametrize('name', parallel.PARALLELISM)
+def test_one_compilation_and_donation(name):
+  layout = parallel.make(name, jax.devices()[:4])
   updates = optimizer.make('adamw', learning_rate=0.1)
   traces = []
 
@@ -107,21 +109,66 @@ def test_one_compilation_and_donation():
   assert len(compilations) == 1
 
 
-def test_state_has_no_device_axis():
-  layout = parallel.make('pmap', jax.devices()[:4])
+@pytest.mark.parametrize('name', parallel.PARALLELISM)
+def test_state_has_no_device_axis(name):
+  layout = parallel.make(name, jax.devices()[:4])
   updates = optimizer.make('sgd', learning_rate=0.1)
   carried = state.create(toys.init, updates, 0)
   placed = layout.place(carried)
   shapes = jax.tree.map(lambda x: x.shape, carried)
   assert jax.tree.map(lambda x: x.shape, placed) == shapes
-  assert placed.params['embed'].sharding.is_fully_replicated
   assert len(placed.params['embed'].sharding.device_set) == 4
+  held = {'pmap': 1, 'fsdp': 4}[name]
+  for leaf in jax.tree.leaves((placed.params, placed.ema)):
+    (size,) = {shard.data.size for shard in leaf.addressable_shards}
+    assert size * held == leaf.size
+  whole = layout.whole(placed)
+  jax.tree.map(np.testing.assert_array_equal, whole.params, carried.params)
+  assert isinstance(whole.params['embed'], np.ndarray)
 
 
+def test_sharded_state_stays_sharded():
+  """Optimizer moments too, after a step; what does not divide is replicated."""
+  layout = parallel.make('fsdp', jax.devices()[:4])
+  updates = optimizer.make('adamw', learning_rate=0.1)
+  carried = layout.place(state.create(toys.init, updates, 0))
+  placed = jax.tree.map(lambda x: x.sharding, carried)
+  train_step = layout.compile_step(
+    functools.partial(
+      step.train_step,
+      system=toys.SYSTEM,
+      optimizer=updates,
+      reduction='token',
+      ema_decay=0.9,
+    )
+  )
+  after, _ = train_step(carried, layout.put(toys.batch()))
+  assert jax.tree.map(lambda x: x.sharding, after) == placed
+  split = [
+    leaf
+    for leaf in jax.tree.leaves(after.opt_state)
+    if leaf.shape in ((toys.VOCAB, toys.WIDTH), (toys.WIDTH, toys.VOCAB))
+  ]
+  assert len(split) == 4
+  assert not any(leaf.sharding.is_fully_replicated for leaf in split)
+  assert after.step.sharding.is_fully_replicated
+
+
+def test_template_restores_to_shards():
+  layout = parallel.make('fsdp', jax.devices()[:4])
+  carried = state.create(toys.init, optimizer.make('sgd', learning_rate=1.0), 0)
+  template = layout.template(jax.eval_shape(lambda: carried))
+  placed = layout.place(carried)
+  assert jax.tree.map(lambda x: x.sharding, template) == jax.tree.map(
+    lambda x: x.sharding, placed
+  )
+
+
+@pytest.mark.parametrize('name', parallel.PARALLELISM)
 @pytest.mark.parametrize('num_devices', [1, 2, 8])
-def test_compile_rows(num_devices):
+def test_compile_rows(num_devices, name):
   """Every row once, in order, whatever the devices; padding rows as well."""
-  layout = parallel.make('pmap', jax.devices()[:num_devices])
+  layout = parallel.make(name, jax.devices()[:num_devices])
   params, aux = toys.init(jax.random.key(1))
   batch = toys.batch() | {'count': np.int32(5)}
   expected = toys.bound(params, aux, jax.random.key(2), batch)
@@ -153,8 +200,9 @@ def test_batch_size_that_divides():
   parallel.check_batch_size(48, 8, 3)
 
 
-def test_put_names_what_does_not_divide():
-  layout = parallel.make('pmap', jax.devices()[:8])
+@pytest.mark.parametrize('name', parallel.PARALLELISM)
+def test_put_names_what_does_not_divide(name):
+  layout = parallel.make(name, jax.devices()[:8])
   with pytest.raises(ValueError, match="6 rows of 'tokens' .* 8 devices"):
     layout.put(toys.batch(6))
 

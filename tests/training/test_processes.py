@@ -96,7 +96,10 @@ def reference(workdir, **changes):
 
 
 def test_two_processes_train_as_one_and_stop_together(tmp_path):
-  """SIGTERM to one of them: both save at the same step and exit with 0."""
+  """SIGTERM to one of them: both save at the same step and exit with 0.
+
+  They start with the state on every device and go on with it spread over all.
+  """
   fields = {'num_steps': 40, 'log_every': 1, 'checkpoint_every': 5}
   alone, group = tmp_path / 'alone', tmp_path / 'group'
   expected = reference(alone, **fields)
@@ -107,7 +110,7 @@ def test_two_processes_train_as_one_and_stop_together(tmp_path):
   last = saved(group)[-1]
   assert 7 <= last < 40
   assert rows(group)[-1]['step'] == last
-  outputs = finish(start_group(group, 2, **fields))
+  outputs = finish(start_group(group, 2, parallelism='fsdp', **fields))
   np.testing.assert_allclose(
     [row['loss'] for row in rows(group)],
     [row['loss'] for row in rows(alone)],

@@ -45,6 +45,7 @@ def main():
     training=toys.training(**options),
     optimizer=toys.SGD,
   )
+  # Of all processes, as the array may be.
   print('sum', float(state.params['head'].sum()))
 
 
