@@ -157,14 +157,31 @@ FIELDS: dict[str, Field] = {
     'sedd_jax.core.times:TIMES',
   ),
   'training.parallelism': Field(
-    'pmap', 'How a step is spread over devices.', ('pmap',)
+    'pmap',
+    'How a step is spread over devices: each holds the state, or a part of it.',
+    ('pmap', 'fsdp'),
   ),
   'training.keep_checkpoints': Field(2, 'Newest checkpoints kept.', '> 0'),
+  'training.keep_best': Field(
+    True, 'Whether the state with the lowest validation is kept besides.'
+  ),
   'training.loss_chunk': Field(
     1024, 'Tokens whose logits exist at once in the loss; 0: all.', '>= 0'
   ),
   'training.refresh_every': Field(
     0, 'Steps between calls of a system\'s "refresh"; 0: none.', '>= 0'
+  ),
+  'training.trackers': Field(
+    '',
+    'Where metrics go besides metrics.jsonl, by commas: tensorboard, wandb.',
+  ),
+  'training.profile': Field(
+    '', "First and last step of a profiler's trace, as 10-20; empty: none."
+  ),
+  'training.peak_flops': Field(
+    0.0,
+    'FLOP/s of one device, for the MFU; 0: as its data sheet says, if known.',
+    '>= 0',
   ),
   'training.compilation_cache': Field(
     '', 'Folder that keeps compiled programs between runs; empty: none.'
@@ -185,6 +202,11 @@ FIELDS: dict[str, Field] = {
   ),
   'eval.split': Field(
     'validation', 'The split evaluated.', ('train', 'validation', 'test')
+  ),
+  'eval.checkpoint': Field(
+    'last',
+    'The checkpoint that is evaluated and sampled: last, or lowest validation.',
+    ('last', 'best'),
   ),
   'eval.protocol': Field(
     'bound',

@@ -13,7 +13,7 @@ import numpy as np
 import sedd_jax
 from sedd_jax import config_checks, flags, runs, systems
 from sedd_jax.evaluation import generate, likelihood, report
-from sedd_jax.training import loop, metrics, parallel
+from sedd_jax.training import loop, metrics, parallel, tracing, trackers
 
 
 def train(command: flags.Command) -> None:
@@ -32,6 +32,8 @@ def train(command: flags.Command) -> None:
       parallel.num_devices(layout),
       config.training.accumulation,
     )
+    trackers.named(config.training.trackers)
+    tracing.steps_of(config.training.profile)
     # What a run that goes on started from may be gone by now.
     started = runs.has_checkpoint(workdir)
     initial = None if started else experiment.initial_params()
@@ -42,9 +44,9 @@ def train(command: flags.Command) -> None:
   evaluator = _Evaluator(experiment, layout) if system.bound else None
 
   def sample_fn(params: Any, aux: Any, step: int) -> None:
+    # From the host, as at the end: one compiled program serves both.
+    params, aux = layout.whole((params, aux))
     if jax.process_index() == 0:
-      # From the host, as at the end: one compiled program serves both.
-      params, aux = jax.device_get((params, aux))
       run = runs.Run(experiment, params, aux, step)
       _print_rows(_drawn(run, requests[0])[0])
 
@@ -65,7 +67,9 @@ def train(command: flags.Command) -> None:
   )
   if jax.process_index() == 0:
     metrics.plot_loss(workdir / 'metrics.jsonl', workdir / 'loss.png')
-  run = runs.Run(experiment, *runs.restored(system, workdir))
+  run = runs.Run(
+    experiment, *runs.restored(system, workdir, config.eval.checkpoint)
+  )
   if evaluator:
     _evaluate(run, workdir, evaluator)
   if system.sample and jax.process_index() == 0:

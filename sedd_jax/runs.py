@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sedd_jax import config_checks, flags, systems
+from sedd_jax.core import names
 from sedd_jax.data import pipeline
 from sedd_jax.evaluation import generate
 from sedd_jax.systems.base import Bound, Samples, System
@@ -26,6 +27,8 @@ _MAY_DIFFER = (
   *('training.parallelism', 'training.compilation_cache'),
   *('training.log_every', 'training.eval_every', 'training.sample_every'),
   *('training.checkpoint_every', 'training.keep_checkpoints'),
+  *('training.keep_best', 'training.trackers', 'training.profile'),
+  'training.peak_flops',
   *('model.scan_layers', 'model.remat', 'model.attention'),
   *('data.path', 'eval.', 'sampling.', 'task'),
 )
@@ -221,21 +224,39 @@ def has_checkpoint(workdir: str | os.PathLike) -> bool:
     return bool(checkpoints.steps())
 
 
+# Where the checkpoints lie that `eval.checkpoint` names.
+_FOLDERS = {'last': 'checkpoints', 'best': 'best'}
+
+
 def restored(
-  system: System, workdir: str | os.PathLike
+  system: System, workdir: str | os.PathLike, which: str = 'last'
 ) -> tuple[PyTree, PyTree, int]:
-  """Averaged parameters, aux and step of a run's newest whole checkpoint.
+  """Averaged parameters, aux and step of a checkpoint of a run.
+
+  Args:
+    system: of the run's config.
+    workdir: the run's folder.
+    which: 'last', the newest whole one, or 'best', that of the lowest
+      validation.
 
   Raises:
     ValueError: there is none.
     checkpoint.CheckpointError: all are damaged.
   """
-  folder = pathlib.Path(workdir) / 'checkpoints'
+  folder = pathlib.Path(workdir) / names.resolve(_FOLDERS, which, 'checkpoint')
   params, aux = jax.eval_shape(system.init, jax.random.key(0))
   with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
     found = checkpoints.restore_ema(params, aux)
   if found is None:
-    raise ValueError(f'no checkpoint in {folder}: train the run first')
+    raise ValueError(
+      f'no checkpoint in {folder}: '
+      + (
+        'train the run first'
+        if which == 'last'
+        else 'a run keeps its best with training.eval_every above 0; the '
+        "other choice is eval.checkpoint='last'"
+      )
+    )
   params, aux, step, _ = found
   return params, aux, step
 
@@ -357,14 +378,16 @@ class Run:
     return self.experiment.dataset.tokens(split)
 
 
-def load_run(workdir: str | os.PathLike) -> Run:
+def load_run(workdir: str | os.PathLike, checkpoint: str = 'last') -> Run:
   """A stored run as functions.
 
   Args:
     workdir: the run's folder.
+    checkpoint: 'last', the newest whole one, or 'best', that of the lowest
+      validation.
 
   Returns:
-    The run, with the averaged parameters of its newest whole checkpoint.
+    The run, with the averaged parameters of that checkpoint.
 
   Raises:
     ValueError: no run in that folder, or none of its checkpoints is whole.
@@ -374,6 +397,7 @@ def load_run(workdir: str | os.PathLike) -> Run:
   if not stored.is_file():
     raise ValueError(f'no run in {workdir}: it has no {flags.CONFIG_FILE}')
   config = config_checks.from_json(stored.read_text())
+  config.eval.checkpoint = checkpoint
   run = load(config, workdir, read=False)
   # Onto the device once, not at every call of a function.
   return dataclasses.replace(run, params=jax.device_put(run.params))
@@ -400,5 +424,7 @@ def load(config: Any, workdir: str | os.PathLike, *, read: bool = True) -> Run:
     params, step = experiment.initial_params(), 0
     aux = jax.jit(experiment.system.init)(jax.random.key(config.seed))[1]
   else:
-    params, aux, step = restored(experiment.system, workdir)
+    params, aux, step = restored(
+      experiment.system, workdir, config.eval.checkpoint
+    )
   return Run(experiment, params, aux, step)

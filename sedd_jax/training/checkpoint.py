@@ -201,6 +201,15 @@ class Checkpoints:
     tree, record = found
     return tree['ema'], tree['aux'], int(tree['step']), record
 
+  def newest(self) -> tuple[int, dict[str, Any]] | None:
+    """Step and record of the newest whole checkpoint, its state unread.
+
+    Raises:
+      CheckpointError: there are checkpoints, all of them damaged.
+    """
+    step = self._agreed()
+    return None if step is None else (step, self._record(step))
+
   def discard_after(self, step: int) -> None:
     """Removes what lies above a step: unfinished, damaged, or given up.
 
@@ -263,6 +272,13 @@ class Checkpoints:
     self, fields: Mapping[str, PyTree]
   ) -> tuple[dict[str, PyTree], dict[str, Any]] | None:
     """The wanted fields and the record of the newest whole checkpoint."""
+    step = self._agreed()
+    if step is None:
+      return None
+    return self._read(step, fields), self._record(step)
+
+  def _agreed(self) -> int | None:
+    """The newest whole checkpoint, the same on all processes."""
     found: int | None = None
     faults: list[str] = []
     if jax.process_index() == 0:
@@ -272,14 +288,12 @@ class Checkpoints:
       code = -1 if found is None else found
       code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
       found = None if code < 0 else code
-    if found is not None:
-      return self._read(self._path(found), fields)
-    if faults:
+    if found is None and faults:
       raise CheckpointError(
         f'every checkpoint is damaged ({"; ".join(faults)}); restore the '
         f'files, or remove {self.folder} to start anew'
       )
-    return None
+    return found
 
   def _newest_whole(self) -> tuple[int | None, list[str]]:
     """The newest step whose files are as saved, and faults of newer ones."""
@@ -296,23 +310,24 @@ class Checkpoints:
       logging.warning('%s: %s; trying the checkpoint before', path, fault)
     return None, faults
 
-  def _read(
-    self, path: pathlib.Path, fields: Mapping[str, PyTree]
-  ) -> tuple[dict[str, PyTree], dict[str, Any]]:
+  def _read(self, step: int, fields: Mapping[str, PyTree]) -> dict[str, PyTree]:
     ocp = self._ocp
     template = _stored(fields)
     with ocp.PyTreeCheckpointer() as checkpointer:
       tree = checkpointer.restore(
-        path / 'state',
+        self._path(step) / 'state',
         args=ocp.args.PyTreeRestore(
           item=template,
           restore_args=jax.tree.map(self._restore_arg, template),
           partial_restore=True,
         ),
       )
+    return _loaded(fields, tree)
+
+  def _record(self, step: int) -> dict[str, Any]:
+    ocp = self._ocp
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-      record = checkpointer.restore(path / 'record')
-    return _loaded(fields, tree), record
+      return checkpointer.restore(self._path(step) / 'record')
 
   def _restore_arg(self, leaf: jax.ShapeDtypeStruct) -> Any:
     ocp = self._ocp

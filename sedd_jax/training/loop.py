@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 import os
 import pathlib
 import signal
@@ -25,7 +26,7 @@ import numpy as np
 
 from sedd_jax.core import units
 from sedd_jax.systems import base
-from sedd_jax.training import checkpoint, parallel
+from sedd_jax.training import checkpoint, parallel, tracing, trackers
 from sedd_jax.training import metrics as metrics_lib
 from sedd_jax.training import optimizer as optimizer_lib
 from sedd_jax.training import state as state_lib
@@ -134,7 +135,6 @@ def train(
   initial_params: PyTree | None = None,
   record: Mapping[str, Any] | None = None,
   flops_per_token: float | None = None,
-  peak_flops: float | None = None,
   devices: Sequence[jax.Device] | None = None,
 ) -> state_lib.TrainState:
   """Trains to `training.num_steps`; a finished run is returned as it is.
@@ -145,7 +145,8 @@ def train(
   Args:
     system: what is trained.
     dataset: has `info` and `train_batch(seed, step, indices, count)`.
-    workdir: gets `checkpoints/` and `metrics.jsonl`.
+    workdir: gets `checkpoints/`, `best/` (the state with the lowest
+      `nats_per_token` that `evaluate_fn` gave) and `metrics.jsonl`.
     seed: of parameters, data order and noise.
     training: the config's group `training`.
     optimizer: the config's group `optimizer`.
@@ -156,7 +157,6 @@ def train(
     initial_params: start from these; unused where there is a checkpoint.
     record: stored as JSON with every checkpoint, such as the config.
     flops_per_token: of `metrics.flops_per_token`; None: no MFU.
-    peak_flops: FLOP/s of one device, if not that of `metrics.PEAK_FLOPS`.
     devices: of this process; all by default.
 
   Returns:
@@ -175,12 +175,16 @@ def train(
   parallel.check_batch_size(
     training.batch_size, num_devices, training.accumulation
   )
+  tracked = trackers.named(training.trackers)
+  traced = tracing.steps_of(training.profile)
   updates = optimizer_lib.make(**optimizer)
   workdir = pathlib.Path(workdir)
   create = functools.partial(
     state_lib.create, system.init, updates, seed, initial_params
   )
-  peak = peak_flops or metrics_lib.peak_flops(layout.devices[0].device_kind)
+  peak = training.peak_flops or metrics_lib.peak_flops(
+    layout.devices[0].device_kind
+  )
   with contextlib.ExitStack() as stack:
     signals = stack.enter_context(_Signals())
     checkpoints = stack.enter_context(
@@ -205,6 +209,18 @@ def train(
       return state
     if start:
       progress.message(f'{workdir}: going on after step {start}')
+    best = None
+    if evaluate_fn and training.keep_best:
+      best = _Best(
+        stack.enter_context(checkpoint.Checkpoints(workdir / 'best', keep=1)),
+        anew=restored is None,
+      )
+    writers: list[Any] = []
+    if jax.process_index() == 0:
+      writers = [
+        metrics_lib.Writer(workdir / 'metrics.jsonl', start),
+        *(make(workdir, start, record or {}) for make in tracked),
+      ]
     run = _Run(
       system=system,
       dataset=dataset,
@@ -219,11 +235,9 @@ def train(
       record=dict(record or {}),
       window=metrics_lib.Window(saved.get('window')),
       clock=metrics_lib.Clock(flops_per_token, peak and peak * num_devices),
-      writer=stack.enter_context(
-        metrics_lib.Writer(workdir / 'metrics.jsonl', start)
-      )
-      if jax.process_index() == 0
-      else None,
+      writers=[stack.enter_context(writer) for writer in writers],
+      best=best,
+      trace=stack.enter_context(tracing.Trace(workdir / 'profile', traced)),
     )
     step = functools.partial(
       step_lib.train_step,
@@ -283,7 +297,9 @@ class _Run:
     record: dict[str, Any],
     window: metrics_lib.Window,
     clock: metrics_lib.Clock,
-    writer: metrics_lib.Writer | None,
+    writers: Sequence[Any],
+    best: '_Best | None',
+    trace: tracing.Trace,
   ):
     self._system = system
     self._dataset = dataset
@@ -298,7 +314,9 @@ class _Run:
     self._record = record
     self._window = window
     self._clock = clock
-    self._writer = writer
+    self._writers = writers
+    self._best = best
+    self._trace = trace
     self._indices = parallel.local_indices(training.batch_size)
     self._step_tokens = 0
     self._pending: collections.deque[tuple[int, Any]] = collections.deque()
@@ -315,10 +333,16 @@ class _Run:
       self._report(state, start)
     with _Ahead(self._batch, start, training.num_steps) as batches:
       for number, batch in enumerate(batches, start + 1):
+        if self._trace.starts(number):
+          self._collect(0)
+          self._trace.start()
         state, metrics = step_fn(state, batch)
         self._pending.append((number, metrics))
         self._progress.step()
         self._collect(_IN_FLIGHT)
+        if self._trace.ends(number):
+          self._collect(0)
+          self._trace.stop()
         if self._system.refresh and _due(number, training.refresh_every):
           state = self._refreshed(state)
         if self._line_due(number):
@@ -391,9 +415,13 @@ class _Run:
     row = {'step': number, 'loss': loss, 'bpc': bpc, **means}
     if self._evaluate_fn and _due(number, self._training.eval_every):
       row['validation'] = self._guarded(self._evaluate_fn, state, number)
+      if self._best is not None:
+        self._best.offer(
+          number, self._layout.storable(state), row['validation']
+        )
     row['timing'] = self._clock.timing()
-    if self._writer is not None:
-      self._writer.write(row)
+    for writer in self._writers:
+      writer.write(row)
     self._progress.report(row)
     self._window = metrics_lib.Window()
 
@@ -411,7 +439,7 @@ class _Run:
 
   def _refreshed(self, state: state_lib.TrainState) -> state_lib.TrainState:
     assert self._system.refresh is not None
-    params, aux = jax.device_get((state.params, state.aux))
+    params, aux = self._layout.whole((state.params, state.aux))
     aux = self._layout.place(self._system.refresh(params, aux))
     return dataclasses.replace(state, aux=aux)
 
@@ -425,6 +453,37 @@ class _Run:
     self._collect(0)
     record = {**self._record, 'window': self._window.as_dict()}
     self._checkpoints.save(number, self._layout.storable(state), record)
+
+
+class _Best:
+  """The checkpoint with the lowest validation so far.
+
+  Its own record says what it reached, so that it outlives any restart.
+  """
+
+  def __init__(self, checkpoints: checkpoint.Checkpoints, *, anew: bool):
+    """Takes up what is there.
+
+    Args:
+      checkpoints: of a folder of its own.
+      anew: the run starts from its first step: what is there is not of it.
+    """
+    found = None if anew else checkpoints.newest()
+    checkpoints.discard_after(found[0] if found else -1)
+    self._checkpoints = checkpoints
+    self._lowest = found[1]['nats_per_token'] if found else math.inf
+
+  def offer(
+    self,
+    number: int,
+    state: state_lib.TrainState,
+    validation: Mapping[str, Any],
+  ) -> None:
+    """Saves a state if its validation is below all before."""
+    value = float(validation['nats_per_token'])
+    if value < self._lowest:
+      self._lowest = value
+      self._checkpoints.save(number, state, {'nats_per_token': value})
 
 
 def _due(number: int, every: int) -> bool:

@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -10,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sedd_jax.training import checkpoint, loop, metrics
+from sedd_jax.training import checkpoint, loop, metrics, parallel, trackers
+from sedd_jax.training import optimizer as optimizer_lib
+from sedd_jax.training import state as state_lib
 from tests.training import toys
 
 DEVICES = 2
@@ -293,6 +296,89 @@ def test_record_is_stored(tmp_path):
   assert record['config'] == {'seed': 0}
   assert step == 10
   np.testing.assert_array_equal(ema['head'], state.ema['head'])
+
+
+def scores(values):
+  """An evaluation that gives these values in turn."""
+  left = iter(values)
+  return lambda params, aux, step: {'nats_per_token': next(left)}
+
+
+def best(workdir):
+  with checkpoint.Checkpoints(workdir / 'best', read_only=True) as found:
+    return found.newest()
+
+
+def test_the_best_checkpoint_is_kept(tmp_path):
+  options = {'eval_every': 2, 'checkpoint_every': 4}
+  train(
+    tmp_path,
+    num_steps=6,
+    evaluate_fn=scores([3.0, 1.0, 2.0]),
+    **options,
+  )
+  assert best(tmp_path) == (4, {'nats_per_token': 1.0})
+  # A run that goes on remembers what was reached.
+  train(tmp_path, num_steps=10, evaluate_fn=scores([1.5, 0.5]), **options)
+  assert best(tmp_path) == (10, {'nats_per_token': 0.5})
+  template = parallel.abstract(
+    state_lib.create(toys.init, optimizer_lib.make(**toys.ADAMW), 0)
+  )
+  with checkpoint.Checkpoints(tmp_path / 'best', read_only=True) as found:
+    kept, _ = found.restore(template)
+  with checkpoint.Checkpoints(
+    tmp_path / 'checkpoints', read_only=True
+  ) as found:
+    last, _ = found.restore(template)
+  assert to_bytes(kept) == to_bytes(last)
+
+
+def test_a_new_run_forgets_the_best_of_another(tmp_path):
+  options = {'eval_every': 2, 'num_steps': 2}
+  train(tmp_path, evaluate_fn=scores([1.0]), **options)
+  shutil.rmtree(tmp_path / 'checkpoints')
+  train(tmp_path, evaluate_fn=scores([2.0]), **options)
+  assert best(tmp_path) == (2, {'nats_per_token': 2.0})
+
+
+def test_no_best_where_none_is_wanted(tmp_path):
+  train(
+    tmp_path,
+    num_steps=2,
+    eval_every=2,
+    keep_best=False,
+    evaluate_fn=scores([1.0]),
+  )
+  assert not (tmp_path / 'best').exists()
+
+
+def test_profile(tmp_path):
+  """A real trace, between the steps that were asked for."""
+  train(tmp_path, num_steps=4, profile='2-3')
+  assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+
+
+def test_trackers_get_every_line(tmp_path, monkeypatch):
+  rows = []
+
+  class Tracker:
+    package = 'json'
+
+    def __init__(self, workdir, step, config):
+      rows.append((workdir, step, config))
+
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *exc_info):
+      rows.append('closed')
+
+    def write(self, row):
+      rows.append(row['step'])
+
+  monkeypatch.setitem(trackers.TRACKERS, 'mine', Tracker)
+  train(tmp_path, num_steps=6, trackers='mine', record={'seed': 0})
+  assert rows == [(tmp_path, 0, {'seed': 0}), 3, 6, 'closed']
 
 
 def test_mfu(tmp_path):

@@ -104,6 +104,10 @@ def training(**changes):
     'ema_decay': 0.9,
     'parallelism': 'pmap',
     'keep_checkpoints': 2,
+    'keep_best': True,
+    'trackers': '',
+    'profile': '',
+    'peak_flops': 0.0,
     'refresh_every': 0,
   }
   unknown = set(changes) - set(fields)
