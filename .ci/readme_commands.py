@@ -4,8 +4,8 @@
 
 Run in a scratch folder with links to configs/ and launch/.  Quickstart commands
 are executed, made small; those of the long recipes go through the command
-line's checks; other modules are asked for `--help`; installing and testing is
-for the caller, and here only the wording is compared.
+line's checks, the arguments of data.prepare through its parser; installing and
+testing is for the caller, and here only the wording is compared.
 """
 
 import pathlib
@@ -15,6 +15,7 @@ import subprocess
 import sys
 
 from sedd_jax import flags
+from sedd_jax.data import prepare
 
 PROMISED = (
   'pip install -e . && python -m sedd_jax.main --config=configs/quickstart.py',
@@ -42,8 +43,10 @@ def check(command: str) -> None:
   words = shlex.split(command, comments=True)
   if words[:3] == MAIN or words[0].startswith('launch/'):
     check_main(words[3:] if words[:3] == MAIN else words[1:])
-  elif words[:2] == ['python', '-m']:
-    subprocess.run([sys.executable, *words[1:3], '--help'], check=True)
+  elif words[:3] == ['python', '-m', 'sedd_jax.data.prepare']:
+    source = prepare.argument_parser().parse_args(words[3:]).source
+    if source not in prepare.COMMANDS:
+      raise SystemExit(f'README: no source {source!r} to prepare')
   elif words[0] not in (
     'pip',
     'pytest',
@@ -66,6 +69,8 @@ def check_main(argv: list[str]) -> None:
     subprocess.run([sys.executable, *MAIN[1:], *argv], check=True)
   elif '--config=' in text and '--mode' not in text:
     flags.parse(argv)
+  else:
+    raise SystemExit(f'README: no way to check the arguments {text!r}')
 
 
 def main(path: str) -> None:

@@ -55,14 +55,12 @@ def measured_peak(dtype: str, size: int, repeats: int = 5) -> float:
 def flops_per_token(config: Any, system: System) -> float:
   """Model FLOPs of a training step, a token."""
   params, _ = jax.eval_shape(system.init, jax.random.key(0))
-  count = sum(
-    leaf.size
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    if path[0] != jax.tree_util.DictKey('embed')
-  )
   model, length = config.model, config.data.seq_len
   return metrics.flops_per_token(
-    count, model.num_layers, model.hidden_size, length
+    metrics.num_parameters_per_token(params),
+    model.num_layers,
+    model.hidden_size,
+    length,
   )
 
 

@@ -23,4 +23,5 @@ def get_config():
   config.eval.max_sequences = 0
   config.eval.points = 1
   config.eval.batch_size = 256
+  config.eval.time_sampling = 'importance'
   return config

@@ -1,9 +1,9 @@
-"""SEDD with absorbing noise on text8, the paper's recipe.
+"""SEDD with absorbing noise on text8, the released code's optimization.
 
   python -m sedd_jax.main --config=configs/text8_absorb.py
 
-Hardware: the paper trained on 8 A100 80 GB.  Published: at most 1.39 bits per
-character on the test split (arXiv 2310.16834, table 2).
+Hardware: the paper trained on 8 A100 80 GB or 16 A100 40 GB.  Published: at
+most 1.39 bits per character on the test split (arXiv 2310.16834, table 2).
 """
 
 from sedd_jax import default_config

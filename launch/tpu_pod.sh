@@ -2,7 +2,7 @@
 # One process a host of a TPU slice; run the same command on every host:
 #   gcloud compute tpus tpu-vm ssh NAME --worker=all \
 #     --command='cd sedd_jax && launch/tpu_pod.sh --config=owt_absorb'
-# The run's folder must be one that all hosts see (--workdir=gs://...).
+# The folder of the run (--workdir) must be one that all hosts mount.
 set -euo pipefail
 export JAX_PLATFORMS="${JAX_PLATFORMS:-tpu}"
 # jax.distributed reads address, count and rank of the processes from the slice.

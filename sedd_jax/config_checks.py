@@ -6,6 +6,7 @@ and rules between fields.
 """
 
 import json
+import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -301,6 +302,18 @@ def from_json(text: str) -> config_dict.ConfigDict:
     assign(config, path, value)
   check_structure(config)
   return config
+
+
+def read(path: pathlib.Path) -> config_dict.ConfigDict:
+  """`from_json` of a file, which its errors name.
+
+  Raises:
+    ConfigError: see `from_json`.
+  """
+  try:
+    return from_json(path.read_text(encoding='utf-8'))
+  except (ConfigError, UnicodeDecodeError) as error:
+    raise ConfigError(f'{path}: {error}') from error
 
 
 def assign(config: config_dict.ConfigDict, path: str, value: Any) -> None:

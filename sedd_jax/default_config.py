@@ -1,8 +1,9 @@
 """Every field of a config: default, type, meaning and permitted values.
 
-`get_config()` returns the defaults, which are the recipe of SEDD-small with
-absorbing noise on OpenWebText (arXiv 2310.16834, appendix C.2).  A recipe in
-`configs/` changes what differs; `config_checks.validate` holds it to this file.
+`get_config()` returns the defaults, the released code's recipe of SEDD-small
+with absorbing noise on OpenWebText (arXiv 2310.16834, appendix C.3).  A recipe
+in `configs/` changes what differs; `config_checks.validate` holds it to this
+file.
 """
 
 import importlib
@@ -32,6 +33,7 @@ class Field(NamedTuple):
 RANGES = {
   '> 0': lambda value: 0 < value < float('inf'),
   '>= 0': lambda value: 0 <= value < float('inf'),
+  'in [0, 2**32)': lambda value: 0 <= value < 2**32,
   'in [0, 1)': lambda value: 0 <= value < 1,
   'in (0, 1)': lambda value: 0 < value < 1,
 }
@@ -47,7 +49,7 @@ OPEN_GROUPS = {
 
 FIELDS: dict[str, Field] = {
   'seed': Field(
-    0, 'Seed of parameters, data order, noise and samples.', '>= 0'
+    0, 'Seed of parameters, data order, noise and samples.', 'in [0, 2**32)'
   ),
   'init_from': Field(
     '', 'Weights to start from: a checkpoint file, folder or hub id.'
@@ -217,6 +219,15 @@ FIELDS: dict[str, Field] = {
     1024, 'Sequences evaluated at most; 0: the whole split.', '>= 0'
   ),
   'eval.points': Field(8, 'Times drawn a sequence.', '> 0'),
+  'eval.time_sampling': Field(
+    'stratified',
+    'How the times of the bound are drawn: spread evenly, by a density fitted '
+    'to where its integrand is large, or not drawn but nodes of a quadrature.',
+    ('stratified', 'importance', 'quadrature'),
+  ),
+  'eval.fit_batches': Field(
+    4, 'Batches of draws that fit the density of importance sampling.', '>= 0'
+  ),
   'eval.batch_size': Field(32, 'Sequences evaluated at once.', '> 0'),
   'eval.decoder_delta': Field(
     1e-6,

@@ -88,12 +88,19 @@ def parse(argv: Sequence[str]) -> Command:
     if path is None
     else given.get('workdir') or f'runs/{path.stem}'
   )
+  if '://' in given.get('workdir', ''):
+    raise ConfigError(
+      f'--workdir={given["workdir"]} is no folder: give one that is mounted, '
+      'by every host'
+    )
   # Unknown fields are told before the file is run, which may take long.
   for field in texts:
     _check_field(field)
   stored = workdir / CONFIG_FILE
   if mode != 'train' and stored.is_file():
     config, overrides = _from_run(stored, texts, mode)
+    if path is not None:
+      _tell_differences(config, load(path), overrides, path, workdir)
   elif path is None:
     raise ConfigError(f'no run in {workdir}: it has no {CONFIG_FILE}')
   else:
@@ -193,11 +200,11 @@ def load(path: pathlib.Path) -> config_dict.ConfigDict:
     config = module.get_config()
   except ConfigError:
     raise
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     lines = [
       frame.lineno
       for frame in traceback.extract_tb(error.__traceback__)
-      if frame.filename == str(path)
+      if pathlib.Path(frame.filename).absolute() == path.absolute()
     ]
     if isinstance(error, SyntaxError):
       lines.append(error.lineno)
@@ -222,6 +229,8 @@ def _config_path(source: str) -> pathlib.Path:
         'the path of a .py file'
       )
     return pathlib.Path(str(_recipe_folder() / f'{source}.py'))
+  if path.is_dir():
+    raise ConfigError(f'--config={source} is a folder, not a .py file')
   if not path.is_file():
     beside = {other.stem: str(other) for other in path.parent.glob('*.py')}
     alike = [beside[stem] for stem in names.nearest(path.stem, beside)]
@@ -290,8 +299,8 @@ def _from_run(
   stored: pathlib.Path, texts: dict[str, str], mode: str
 ) -> tuple[config_dict.ConfigDict, dict[str, Any]]:
   """The config that a run stored, with the overrides that it admits."""
-  config = config_checks.from_json(stored.read_text())
-  before = config_checks.from_json(stored.read_text())
+  config = config_checks.read(stored)
+  before = config_checks.read(stored)
   overrides = _override(config, texts)
   for path, value in overrides.items():
     old = config_checks.find(before, path)
@@ -302,6 +311,27 @@ def _from_run(
         'data.path and seed'
       )
   return config, overrides
+
+
+def _tell_differences(
+  stored: config_dict.ConfigDict,
+  asked: config_dict.ConfigDict,
+  overrides: dict[str, Any],
+  path: pathlib.Path,
+  workdir: pathlib.Path,
+) -> None:
+  """Says that the run's own config counts where --config is another."""
+  differing = [
+    field
+    for field in config_checks.differences(stored, asked)
+    if field not in overrides
+  ]
+  if differing:
+    print(
+      f'{workdir} stores its own config, which counts; {path.name} differs in '
+      f'{", ".join(differing)}',
+      file=sys.stderr,
+    )
 
 
 def _check_mode(config: config_dict.ConfigDict, mode: str) -> None:
@@ -317,13 +347,15 @@ def _check_mode(config: config_dict.ConfigDict, mode: str) -> None:
     )
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
   return f'{type(error).__name__}: {_one_line(error)}'
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
   """An exception's text on one line, without the config that may be in it."""
-  text = ' '.join(str(error).replace('\\n', ' ').split())
+  # A KeyError's own text is the repr of what it was given.
+  told = error.args[0] if isinstance(error, KeyError) else error
+  text = ' '.join(str(told).replace('\\n', ' ').split())
   start, dump, rest = text.partition(' Other fields present:')
   _, hint, hinted = rest.partition('Did you mean')
-  return (start + (f' {hint}{hinted}' if dump and hint else '')).strip("'")
+  return start + (f' {hint}{hinted}' if dump and hint else '')

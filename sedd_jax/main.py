@@ -1,5 +1,6 @@
 """`python -m sedd_jax.main --config=configs/quickstart.py`, see --help."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -23,8 +24,12 @@ def main(argv: Sequence[str] | None = None) -> None:
   from sedd_jax.config_checks import ConfigError
   from sedd_jax.data import DataError
   from sedd_jax.evaluation.likelihood import BoundError
-  from sedd_jax.training import checkpoint, loop
+  from sedd_jax.training import checkpoint, loop, metrics
 
+  # A terminal that cannot show a character shows its code.
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
   # Orbax tells of every file that it writes.
   logging.set_verbosity(logging.WARNING)
   if os.environ.get('SEDD_JAX_DISTRIBUTED'):
@@ -39,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     BoundError,
     checkpoint.CheckpointError,
     loop.NonFiniteError,
+    metrics.MetricsError,
   )
   try:
     modes.MODES.get(command.mode, modes.task)(command)

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import pathlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import sedd_jax
 from sedd_jax import config_checks, flags, runs, systems
 from sedd_jax.evaluation import generate, likelihood, report
 from sedd_jax.training import loop, metrics, parallel, tracing, trackers
+from sedd_jax.training import optimizer as optimizer_lib
 
 
 def train(command: flags.Command) -> None:
@@ -34,10 +36,17 @@ def train(command: flags.Command) -> None:
     )
     trackers.named(config.training.trackers)
     tracing.steps_of(config.training.profile)
+    optimizer_lib.make(**config.optimizer)
     # What a run that goes on started from may be gone by now.
     started = runs.has_checkpoint(workdir)
     initial = None if started else experiment.initial_params()
-  workdir.mkdir(parents=True, exist_ok=True)
+    _make_folder(workdir)
+  info = experiment.dataset.info
+  files = [dict(file) for file in info.files]
+
+  def check_record(record: Mapping[str, Any]) -> None:
+    runs.require_same_text(record.get('files', files), files)
+
   if jax.process_index() == 0:
     report.write(workdir / flags.CONFIG_FILE, config_checks.to_json(config))
   system = experiment.system
@@ -62,8 +71,12 @@ def train(command: flags.Command) -> None:
     else None,
     sample_fn=sample_fn if system.sample else None,
     initial_params=initial,
-    record={'config': json.loads(config_checks.to_json(config))},
-    flops_per_token=_flops_per_token(experiment),
+    record={
+      'config': json.loads(config_checks.to_json(config)),
+      'files': files,
+    },
+    check_record=check_record,
+    flops_per_token=experiment.flops_per_token,
   )
   if jax.process_index() == 0:
     metrics.plot_loss(workdir / 'metrics.jsonl', workdir / 'loss.png')
@@ -84,7 +97,7 @@ def evaluate(command: flags.Command) -> None:
       raise ValueError(f'system {run.config.system.name!r} has no likelihood')
     run.experiment.dataset.tokens(run.config.eval.split)
     layout = parallel.make(run.config.training.parallelism)
-  command.workdir.mkdir(parents=True, exist_ok=True)
+    _make_folder(command.workdir)
   _evaluate(run, command.workdir, _Evaluator(run.experiment, layout))
 
 
@@ -95,7 +108,7 @@ def sample(command: flags.Command) -> None:
     if run.experiment.system.sample is None:
       raise ValueError(f'system {run.config.system.name!r} draws no samples')
     requests = _requests(run.experiment, free=False)
-  command.workdir.mkdir(parents=True, exist_ok=True)
+    _make_folder(command.workdir)
   _sample(run, command.workdir, requests)
 
 
@@ -122,6 +135,22 @@ def _mistakes_told() -> Iterator[None]:
     yield
   except ValueError as error:
     raise config_checks.ConfigError(str(error)) from error
+  except (MemoryError, OverflowError) as error:
+    raise config_checks.ConfigError(
+      f'the config asks for more than fits into memory: {error}'
+    ) from error
+
+
+def _make_folder(workdir: pathlib.Path) -> None:
+  """Makes a run's folder, in which files can be written."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=workdir):
+      pass
+  except OSError as error:
+    raise config_checks.ConfigError(
+      f'--workdir={workdir} cannot be written: {error.strerror or error}'
+    ) from error
 
 
 class _Evaluator:
@@ -143,6 +172,7 @@ class _Evaluator:
   ) -> dict[str, Any]:
     """What `likelihood.evaluate` says of a split after so many steps."""
     config = self._experiment.config
+    fits = config.eval.time_sampling == 'importance'
     result = likelihood.evaluate(
       self._rows,
       self._layout.place(params),
@@ -153,6 +183,8 @@ class _Evaluator:
       batch_size=config.eval.batch_size,
       multiple_of=parallel.num_devices(self._layout),
       max_sequences=config.eval.max_sequences,
+      fit_batches=fits * config.eval.fit_batches,
+      update_aux=self._experiment.system.update_aux,
       **options,
     )
     return {
@@ -160,6 +192,7 @@ class _Evaluator:
       **result,
       'protocol': config.eval.protocol,
       'points': config.eval.points,
+      'time_sampling': config.eval.time_sampling,
     }
 
   def _rows(self, params: Any, aux: Any, key: Any, batch: Any) -> Any:
@@ -175,10 +208,12 @@ def _evaluate(
   # Late, as it serves terminals only.
   import tqdm
 
-  def progress(batches: Any) -> Any:
+  def progress(batches: Any, total: int) -> Any:
     # None: no bar where the output is no terminal.
     disable = True if jax.process_index() else None
-    return tqdm.tqdm(batches, desc='bound', leave=False, disable=disable)
+    return tqdm.tqdm(
+      batches, desc='bound', leave=False, disable=disable, total=total
+    )
 
   config, info = run.config, run.experiment.dataset.info
   result = evaluator(
@@ -282,16 +317,4 @@ def _page(
       f'{request.steps} steps, after {run.step} training steps on '
       f'{run.experiment.info.name}.'
     ),
-  )
-
-
-def _flops_per_token(experiment: runs.Experiment) -> float:
-  """FLOPs of a training step, a token: all parameters but the embedding."""
-  params, _ = jax.eval_shape(experiment.system.init, jax.random.key(0))
-  model = experiment.config.model
-  embedded = params.get('embed', {}) if isinstance(params, Mapping) else {}
-  count = sum(leaf.size for leaf in jax.tree.leaves(params))
-  count -= sum(leaf.size for leaf in jax.tree.leaves(embedded))
-  return metrics.flops_per_token(
-    count, model.num_layers, model.hidden_size, experiment.config.data.seq_len
   )

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from sedd_jax.core import names
 from sedd_jax.data import pipeline
 from sedd_jax.evaluation import generate
 from sedd_jax.systems.base import Bound, Samples, System
-from sedd_jax.training import checkpoint
+from sedd_jax.training import checkpoint, metrics
 
 PyTree = Any
 
@@ -30,6 +30,7 @@ _MAY_DIFFER = (
   *('training.keep_best', 'training.trackers', 'training.profile'),
   'training.peak_flops',
   *('model.scan_layers', 'model.remat', 'model.attention'),
+  # The text behind another path must be the same: `require_same_text`.
   *('data.path', 'eval.', 'sampling.', 'task'),
 )
 
@@ -97,6 +98,18 @@ class Experiment:
     return jax.jit(lambda params, aux, *inputs: make(params, aux)(*inputs))
 
   @property
+  def flops_per_token(self) -> float:
+    """Model FLOPs of a training step, a token."""
+    params, _ = jax.eval_shape(self.system.init, jax.random.key(0))
+    model = self.config.model
+    return metrics.flops_per_token(
+      metrics.num_parameters_per_token(params),
+      model.num_layers,
+      model.hidden_size,
+      self.config.data.seq_len,
+    )
+
+  @property
   def tokenizer(self) -> Any:
     """The data's tokenizer."""
     return self.info.tokenizer
@@ -131,7 +144,7 @@ class Experiment:
     config = self.config
     settings = {
       'length': self.length,
-      'seeds': range(config.seed, config.seed + num_samples),
+      'seeds': [(config.seed + place) % 2**32 for place in range(num_samples)],
       'method': config.sampling.method,
       'steps': config.sampling.steps,
       'batch_size': config.sampling.batch_size,
@@ -159,7 +172,10 @@ class Experiment:
       except checkpoint.CheckpointError as error:
         raise ValueError(f'init_from: {source}: {error}') from error
     elif self.system.load_pretrained is not None:
-      params = self.system.load_pretrained(source)
+      try:
+        params = self.system.load_pretrained(source)
+      except ValueError as error:
+        raise ValueError(f'init_from: {error}') from error
     else:
       raise ValueError(
         f'init_from: system {self.config.system.name!r} reads folders of runs '
@@ -200,7 +216,15 @@ def require_same(config: Any, workdir: str | os.PathLike) -> None:
   stored = pathlib.Path(workdir) / flags.CONFIG_FILE
   if not stored.is_file() or not has_checkpoint(workdir):
     return
-  before = config_checks.from_json(stored.read_text())
+  before = config_checks.read(stored)
+  folder = pathlib.Path(workdir) / 'checkpoints'
+  with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
+    made = max(checkpoints.steps(), default=0)
+  if config.training.num_steps < made:
+    raise config_checks.ConfigError(
+      f'{workdir} has made {made} steps already, and training.num_steps is '
+      f'{config.training.num_steps}; choose another --workdir'
+    )
   changed = [
     f'{path} ({old!r}, now {new!r})'
     for path, (old, new) in config_checks.differences(before, config).items()
@@ -214,6 +238,34 @@ def require_same(config: Any, workdir: str | os.PathLike) -> None:
     )
 
 
+def require_same_text(
+  stored: Sequence[Mapping[str, str]], files: Sequence[Mapping[str, str]]
+) -> None:
+  """Refuses to continue a run with another text.
+
+  Args:
+    stored: `name` and `sha256` of the files that the run was trained on.
+    files: those of the data now, perhaps under other names.
+
+  Raises:
+    ConfigError: naming both.
+  """
+
+  def sums(listed: Sequence[Mapping[str, str]]) -> list[str]:
+    return sorted(file['sha256'] for file in listed)
+
+  def told(listed: Sequence[Mapping[str, str]]) -> str:
+    some = [f'{file["name"]} (sha256 {file["sha256"]})' for file in listed[:3]]
+    return ', '.join(some) + (' ...' if len(listed) > 3 else '')
+
+  if sums(stored) != sums(files):
+    raise config_checks.ConfigError(
+      f'the run was trained on {told(stored)}, and the data is now '
+      f'{told(files)}; choose another --workdir, or start from its weights '
+      'with init_from'
+    )
+
+
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
   """Whether a run has saved a checkpoint; it may be damaged since."""
   folder = pathlib.Path(workdir) / 'checkpoints'
@@ -221,7 +273,7 @@ def has_checkpoint(workdir: str | os.PathLike) -> bool:
   if not folder.is_dir():
     return False
   with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
-    return bool(checkpoints.steps())
+    return checkpoints.begun()
 
 
 # Where the checkpoints lie that `eval.checkpoint` names.
@@ -365,6 +417,12 @@ class Run:
     tokens = jnp.asarray(tokens, jnp.int32)
     if tokens.ndim != 2:
       raise ValueError(f'tokens must be [batch, length], not {tokens.shape}')
+    vocab_size = self.experiment.info.vocab_size
+    if bool(jnp.any((tokens < 0) | (tokens >= vocab_size))):
+      raise ValueError(
+        f'tokens must be data symbols, 0 to {vocab_size - 1}; they go from '
+        f'{int(tokens.min())} to {int(tokens.max())}'
+      )
     batch = {
       'tokens': tokens,
       'index': jnp.arange(len(tokens)),
@@ -396,7 +454,7 @@ def load_run(workdir: str | os.PathLike, checkpoint: str = 'last') -> Run:
   stored = pathlib.Path(workdir) / flags.CONFIG_FILE
   if not stored.is_file():
     raise ValueError(f'no run in {workdir}: it has no {flags.CONFIG_FILE}')
-  config = config_checks.from_json(stored.read_text())
+  config = config_checks.read(stored)
   config.eval.checkpoint = checkpoint
   run = load(config, workdir, read=False)
   # Onto the device once, not at every call of a function.

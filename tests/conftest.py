@@ -1,5 +1,6 @@
 """What every test runs under: eight CPU devices, strict flags, a warm cache.
 
+- The machine code is little optimised, unless `XLA_FLAGS` says otherwise.
 - Compilations persist in `.jax_cache` (or `JAX_COMPILATION_CACHE_DIR`), so the
   second run of the tests is several times faster than the first.
 - A key that is used twice is an error (`jax_debug_key_reuse`).  To draw the
@@ -22,6 +23,8 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_ROOT / '.jax_cache'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
+# Most of the time goes into compiling what runs for milliseconds.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=1')
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

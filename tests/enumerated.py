@@ -242,8 +242,15 @@ class Space:
     rows = np.concatenate([alpha_bar * p_hat, stay], -1)
     return law @ oracles.product_kernel(rows)
 
-  def generative_law(self, t_min, delta, steps=300):
+  def generative_law(self, t_min, delta, steps=200):
     """The law of the continuous-time reverse process, `[data]`."""
+    # The error of a step's middle is of second order, and so cancelled.
+    coarse, fine = (
+      self._law_of_steps(t_min, delta, n) for n in (steps // 2, steps)
+    )
+    return (4 * fine - coarse) / 3
+
+  def _law_of_steps(self, t_min, delta, steps):
     # Steps even in log t, the exponential of the rates at their middle.
     grid = np.geomspace(1, t_min, steps + 1)
     middle = np.sqrt(grid[:-1] * grid[1:])

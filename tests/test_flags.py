@@ -76,7 +76,7 @@ def test_open_groups_take_new_fields():
 
 def test_a_negative_number_is_a_value():
   told = refused('--config=quickstart', '--config.seed', '-1')
-  assert told == 'seed must be >= 0, not -1'
+  assert told == 'seed must be in [0, 2**32), not -1'
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,37 @@ def test_mistaken_files(tmp_path, body, told):
   assert 'Other fields present' not in message
 
 
+def test_a_relative_path_has_its_line_too(tmp_path, monkeypatch):
+  written(tmp_path, 'def get_config():\n  return 1 / 0')
+  monkeypatch.chdir(tmp_path)
+  assert 'mine.py:3: ZeroDivisionError' in refused('--config=mine.py')
+
+
+def test_a_file_that_exits_and_a_folder(tmp_path):
+  told = refused(written(tmp_path, 'raise SystemExit(3)'))
+  assert 'mine.py:2: SystemExit: 3' in told
+  assert 'is a folder' in refused(f'--config={tmp_path}/')
+
+
+def test_no_bucket_for_a_folder():
+  told = refused('--config=quickstart', '--workdir=gs://bucket/run')
+  assert '--workdir=gs://bucket/run is no folder' in told
+
+
+@pytest.mark.parametrize('error', ["'a' is wrong: 'b'", "no 'c'", "'d'"])
+@pytest.mark.parametrize('kind', [ValueError, KeyError])
+def test_quotes_of_a_message_stay(capsys, error, kind):
+  with pytest.raises(SystemExit) as ended:
+    flags.exit_with(kind(error))
+  assert ended.value.code == 2
+  assert capsys.readouterr().err == f'error: {error}\n'
+
+
+def test_seeds_are_of_32_bits():
+  told = refused('--config=quickstart', '--config.seed=4294967296')
+  assert told == 'seed must be in [0, 2**32), not 4294967296'
+
+
 def test_a_file_of_ones_own(tmp_path):
   argument = written(
     tmp_path,
@@ -172,7 +203,7 @@ def test_a_mistyped_path_names_its_neighbour():
 
 
 @pytest.mark.parametrize('mode', ['evaluate', 'sample'])
-def test_a_run_brings_its_config(run, mode):
+def test_a_run_brings_its_config(run, mode, capsys):
   command = flags.parse([f'--workdir={run}', f'--mode={mode}'])
   assert command.config.model.hidden_size == 96
   assert command.config.is_locked
@@ -180,6 +211,9 @@ def test_a_run_brings_its_config(run, mode):
     [f'--workdir={run}', f'--mode={mode}', '--config=quickstart']
   )
   assert with_recipe == command
+  # What the recipe says otherwise is told.
+  told = capsys.readouterr().err
+  assert 'stores its own config' in told and 'model.hidden_size' in told
 
 
 def test_a_run_admits_what_does_not_change_it(run):
@@ -220,6 +254,10 @@ def test_a_broken_stored_config_is_told(tmp_path):
   (tmp_path / 'config.json').write_text('{')
   told = refused(f'--workdir={tmp_path}', '--mode=sample')
   assert 'the stored config is no JSON' in told
+  assert told.startswith(str(tmp_path / 'config.json'))
+  (tmp_path / 'config.json').write_bytes(b'\xff')
+  told = refused(f'--workdir={tmp_path}', '--mode=sample')
+  assert told.startswith(str(tmp_path / 'config.json'))
 
 
 def test_help_lists_every_field():

@@ -93,15 +93,15 @@ def test_a_page_has_masks_where_the_noise_has(noise, state, mask):
   assert f'{noise} noise, tweedie, 128 steps, after 9 training steps' in page
 
 
-def test_flops_count_all_parameters_but_the_embedding():
+def test_flops_count_what_every_token_meets():
   experiment = described()
   params, _ = jax.eval_shape(experiment.system.init, jax.random.key(0))
-  sizes = jax.tree.map(lambda leaf: leaf.size, params)
-  embedded = sizes.pop('embed')
-  count = sum(jax.tree.leaves(sizes))
-  assert sum(jax.tree.leaves(embedded)) == 28 * 16
-  # 6 N + 12 L D T
-  assert modes._flops_per_token(experiment) == 6 * count + 12 * 16 * 16
+  size, heads = 16, params['head']['kernel'].shape[1]
+  # Of the one block: three and one projections, two products of the MLP with
+  # their biases, two norms; of the head: a norm and the map to the states.
+  block = 4 * size**2 + 8 * size**2 + 5 * size + 2 * size
+  head = size + size * heads + heads
+  assert experiment.flops_per_token == 6 * (block + head) + 12 * 16 * 16
 
 
 def test_a_task_of_a_system(trained, monkeypatch, capsys):
@@ -110,7 +110,7 @@ def test_a_task_of_a_system(trained, monkeypatch, capsys):
   def spell(params, aux, options, tokenizer):
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     ids = tokenizer.encode(options.word).tolist()
-    return {'ids': ids, 'size': size, 'aux': list(aux)}
+    return {'ids': ids, 'size': size, 'aux': sorted(aux._asdict())}
 
   class Experiment(runs.Experiment):
     def __init__(self, *args, **options):
@@ -122,7 +122,7 @@ def test_a_task_of_a_system(trained, monkeypatch, capsys):
   config.task.word = 'ab'
   modes.task(flags.Command(config, trained, 'spell', {}))
   told = json.loads(capsys.readouterr().out)
-  assert told['ids'] == [1, 2] and told['aux'] == []
+  assert told['ids'] == [1, 2] and told['aux'] == ['draws', 'squares']
   assert told['size'] > 1000
 
 

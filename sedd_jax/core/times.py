@@ -45,24 +45,21 @@ def independent(key: Array, index: Array, count: ArrayLike) -> Array:
   return jax.vmap(lambda k: jax.random.uniform(k, (), dtype))(keys)
 
 
-def stratified(
-  key: Array, index: Array, count: ArrayLike, points: int
-) -> Array:
+def stratified(keys: Array, points: int) -> Array:
   """`points` times an example, one in each of as many equal intervals.
 
-  Their mean is an unbiased average over [0, 1); within an interval the
-  examples are spread as by `low_discrepancy`.
+  Their mean is an unbiased average over [0, 1).  The place within the intervals
+  is drawn once an example, from its own key: examples are independent.
 
   Args:
-    key: one typed key.
-    index: `[batch]`, places in the evaluated split.
-    count: number of evaluated examples.
+    keys: typed keys `[batch]`.
     points: times an example.
 
   Returns:
     `[batch, points]` in [0, 1).
   """
-  within = low_discrepancy(key, index, count)
+  dtype = numerics.compute_dtype()
+  within = jax.vmap(lambda k: jax.random.uniform(k, (), dtype))(keys)
   drawn = (jnp.arange(points)[None] + within[:, None]) / points
   # The last interval's end can be rounded up to.
   return jnp.minimum(drawn, 1 - jnp.finfo(drawn.dtype).epsneg)

@@ -271,15 +271,8 @@ def _report(folder: str | os.PathLike[str], manifest: packing.Manifest) -> None:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """The command line.
-
-  Args:
-    argv: arguments after the program's name; None: the process' own.
-
-  Returns:
-    Exit code: 0, or 1 after a message on what is wrong.
-  """
+def argument_parser() -> argparse.ArgumentParser:
+  """What the command line may be."""
   parser = argparse.ArgumentParser(
     prog='python -m sedd_jax.data.prepare',
     description=__doc__,
@@ -309,7 +302,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     help='write a TFDS dataset (array_record) of the text, not token files; '
     '--input is the folder of the files',
   )
-  arguments = parser.parse_args(argv)
+  return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command line.
+
+  Args:
+    argv: arguments after the program's name; None: the process' own.
+
+  Returns:
+    Exit code: 0, or 1 after a message on what is wrong.
+  """
+  arguments = argument_parser().parse_args(argv)
   source = arguments.source
   arguments.output = arguments.output or corpora.default_path(source)
   try:

@@ -9,7 +9,7 @@ import numpy as np
 from sedd_jax.systems.base import Request, Samples
 
 _BLANK = re.compile(r'\{blank:([0-9]+)\}')
-_BRACES = re.compile(r'\{blank[^}]*\}?')
+_BRACES = re.compile(r'\{blank[^}]*\}?', re.IGNORECASE)
 
 
 class Prompt(NamedTuple):
@@ -44,8 +44,8 @@ def parse_prompt(
     ValueError: a blank that is not `{blank:n}`, a text that the tokenizer does
       not take, or more text than fits.
   """
-  first = _pieces(tokenizer, prompt, 'prompt')
-  last = _pieces(tokenizer, suffix, 'suffix')
+  first = _pieces(tokenizer, prompt, 'prompt', length)
+  last = _pieces(tokenizer, suffix, 'suffix', length)
   needed = len(first.tokens) + len(last.tokens)
   if needed > length:
     raise ValueError(
@@ -59,11 +59,16 @@ def parse_prompt(
   return Prompt(tokens, given)
 
 
-def _pieces(tokenizer: Any, text: str, kind: str) -> Prompt:
+def _pieces(tokenizer: Any, text: str, kind: str, length: int) -> Prompt:
   tokens, given = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
   # An odd place holds the number of a blank, an even one text.
   for place, piece in enumerate(_BLANK.split(text)):
     if place % 2:
+      if int(piece) > length:
+        raise ValueError(
+          f'{{blank:{piece}}} in the {kind} is longer than the samples, which '
+          f'have {length} tokens: set sampling.length'
+        )
       tokens.append(np.zeros(int(piece), np.int32))
       given.append(np.zeros(int(piece), bool))
       continue
@@ -104,8 +109,14 @@ def request(
     The request.
 
   Raises:
-    ValueError: a prompt that cannot be placed, or a seed beyond 32 bits.
+    ValueError: a prompt that cannot be placed, a seed beyond 32 bits, no
+      samples or samples without tokens.
   """
+  if length < 1 or not len(seeds):
+    raise ValueError(
+      f'{len(seeds)} samples of {length} tokens are asked for: both are at '
+      'least 1'
+    )
   if bad := [seed for seed in seeds if not 0 <= seed < 2**32]:
     raise ValueError(f'seeds of samples are in [0, 2**32), not {bad[0]}')
   if not prompt and not suffix:

@@ -1,7 +1,7 @@
 """Likelihood bounds over a split: sums, standard error, units."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -44,7 +44,9 @@ def evaluate(
   batch_size: int = 32,
   multiple_of: int = 1,
   max_sequences: int = 0,
-  progress: Callable[[Any], Any] = lambda batches: batches,
+  fit_batches: int = 0,
+  update_aux: Callable[[Any, Any], Any] | None = None,
+  progress: Callable[..., Any] = lambda batches, total: batches,
 ) -> dict[str, Any]:
   """The mean bound on -log p over a split, with its standard error.
 
@@ -64,6 +66,10 @@ def evaluate(
     batch_size: sequences at once.
     multiple_of: batches have a multiple of so many rows, that of devices.
     max_sequences: how many, evenly spread over the split; 0 for all.
+    fit_batches: batches of sequences, evenly spread, whose stats `update_aux`
+      takes in before the evaluation; aux is then frozen, and the evaluation
+      draws afresh.
+    update_aux: `(aux, stats) -> aux`.
     progress: wraps the iterable of batches.
 
   Returns:
@@ -80,14 +86,26 @@ def evaluate(
   if not len(indices):
     raise ValueError(f'split {split!r} has no sequence to evaluate')
   size = -(-min(batch_size, len(indices)) // multiple_of) * multiple_of
-  # Padding rows lie beyond the split: the data gives them no valid token.
-  padded = np.full(-(-len(indices) // size) * size, total, np.int32)
-  padded[: len(indices)] = indices
-  key = jax.random.fold_in(jax.random.key(seed), 0)
-  rows: list[Any] = []
-  for place in progress(range(0, len(padded), size)):
-    batch = dataset.eval_batch(split, padded[place : place + size], total)
-    rows.append(jax.device_get(bound_fn(params, aux, key, batch)))
+
+  def bounds(aux: Any, wanted: np.ndarray, step: int) -> Iterator[Any]:
+    """The bound of batches of sequences; `step` sets the draws apart."""
+    # Padding rows lie beyond the split: the data gives them no valid token.
+    padded = np.full(-(-len(wanted) // size) * size, total, np.int32)
+    padded[: len(wanted)] = wanted
+    for place in range(0, len(padded), size):
+      batch = dataset.eval_batch(split, padded[place : place + size], total)
+      key = jax.random.fold_in(jax.random.key(seed), step)
+      yield jax.device_get(bound_fn(params, aux, key, batch))
+
+  if update_aux is not None and fit_batches:
+    fitting = evaluated_indices(total, min(fit_batches * size, len(indices)))
+    for row in bounds(aux, fitting, 1):
+      # Rows of padding have no weight, and would count as seen.
+      counted = np.asarray(row.weight) > 0
+      stats = jax.tree.map(lambda x: np.asarray(x)[counted], row.stats)  # noqa: B023
+      aux = jax.device_get(update_aux(aux, stats))
+  number = -(-len(indices) // size)
+  rows = list(progress(bounds(aux, indices, 0), total=number))
   nats, weight = (
     np.concatenate([np.asarray(getattr(row, field)) for row in rows])
     for field in ('nats', 'weight')

@@ -400,7 +400,7 @@ def implicit_score_entropy(
   *,
   process: Relaxing,
 ) -> Array:
-  """Implicit score entropy (arXiv 2310.16834, theorem 3.3), for teaching.
+  """Implicit score entropy (arXiv 2310.16834, proposition 3.3), for teaching.
 
   sum_y Q[y, x] s(x)_y - Q[x, y] log s(y)_x over all neighbours y of x: its mean
   over x ~ p_sigma is that of the exact score entropy up to a constant.  It asks

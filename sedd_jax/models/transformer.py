@@ -1,4 +1,4 @@
-"""The diffusion transformer of SEDD (arXiv 2310.16834, appendix C.1).
+"""The diffusion transformer of SEDD (arXiv 2310.16834, appendix C.2).
 
 A bidirectional transformer with rotary positions whose blocks are modulated by
 the noise level (adaLN-zero, arXiv 2212.09748).  It maps tokens to logits and

@@ -12,7 +12,7 @@ from sedd_jax.processes import Relaxing, rates
 def transition_probs(
   process: Relaxing, x_t: Array, log_score: Array, rate_dt: ArrayLike
 ) -> Array:
-  """delta + rate_dt * reverse rate, raw (arXiv 2310.16834, eq. 18).
+  """delta + rate_dt * reverse rate, raw (arXiv 2310.16834, eq. 17).
 
   Args:
     process: uniform or absorbing noise.

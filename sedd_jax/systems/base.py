@@ -64,7 +64,8 @@ class Request:
     method: sampler's name.
     steps: reverse steps.
     batch_size: rows of the one compiled shape; requests are padded to it.
-    record_path: keep every intermediate state in `Samples.path`.
+    record_path: keep every intermediate state of the first batch in
+      `Samples.path`.
     options: further options of the sampler.
   """
 
@@ -90,8 +91,8 @@ class Samples(NamedTuple):
   Attributes:
     tokens: `[n, length]` int32.
     lengths: `[n]` int32, tokens that count in each row.
-    path: `[steps + 2, n, length]` int32 or None: the start, the state after
-      each step, and the final denoising.
+    path: `[steps + 2, m, length]` int32 or None, of the first m sequences, one
+      batch: the start, the state after each step, and the final denoising.
     calls: network calls a sequence.
   """
 

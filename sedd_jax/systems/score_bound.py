@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from sedd_jax import losses
@@ -18,9 +19,11 @@ from sedd_jax.core import numerics, times
 from sedd_jax.noise_schedules import Continuous
 from sedd_jax.processes import Relaxing, base
 from sedd_jax.samplers import tweedie
+from sedd_jax.systems import time_proposal
 from sedd_jax.systems.base import Bound
 
 PROTOCOLS = ('bound', 'sedd')
+TIMES = ('stratified', 'importance', 'quadrature')
 
 
 def prior_nats(
@@ -95,50 +98,59 @@ def bound(
   process: Relaxing,
   schedule: Continuous,
   index: Array | None = None,
-  count: Array | int | None = None,
   counted: Array | None = None,
   kept: Array | None = None,
   points: int = 1,
+  times_by: str = 'stratified',
+  proposal: time_proposal.Proposal | None = None,
   t_min: float = 1e-3,
   delta: float = 1e-6,
   protocol: str = 'bound',
 ) -> Bound:
   """An unbiased estimate of the bound on -log p(x_0), one row a sequence.
 
+  Sequences are independent: each has its own times and noise.
+
   Args:
     score_fn: `(x_t [batch, length], sigma [batch]) -> log_score`.
-    key: one typed key; a sequence draws from fold_in(key, index), the offset of
-      the times from `key`.
+    key: one typed key; a sequence draws from fold_in(key, index).
     x_0: `[batch, length]` int32.
     process: `Uniform` or `Absorbing`.
     schedule: total noise in time.
     index: `[batch]`, places in the evaluated split; 0, 1, ... by default.
-    count: size of the evaluated split; `batch` by default.
     counted: `[batch, length]` bool, tokens that count; all by default.
     kept: `[batch, length]` bool, tokens outside the noise; none by default.
-    points: times a sequence, stratified.
+    points: times a sequence.
+    times_by: 'stratified' draws one time in each of as many equal intervals;
+      'importance' one in each of as many intervals of equal mass under
+      `proposal`, with weights; 'quadrature' takes the nodes of Gauss-Legendre,
+      the same for all sequences, and is unbiased but for the error of that
+      rule.
+    proposal: where the integrand is large; uniform by default.
     t_min: where the integral ends and the decoder takes over.
     delta: share of the uniform distribution in the decoder.
     protocol: 'bound', or 'sedd' for the papers' shorter form: the mean of the
       integrand over [t_min, 1], neither prior nor reconstruction.
 
   Returns:
-    Nats, counted tokens and terms 'diffusion', 'prior', 'reconstruction'.
+    Nats, counted tokens and terms 'diffusion', 'prior', 'reconstruction'; stats
+    for `time_proposal.updated`: 'u' and 'integrand', `[batch, points]`.
 
   Raises:
-    ValueError: for an unknown protocol or fewer than one point.
+    ValueError: for an unknown protocol or way to times, or fewer than one
+      point.
   """
   if protocol not in PROTOCOLS:
     raise ValueError(
       f'unknown protocol {protocol!r}: use {", ".join(PROTOCOLS)}'
     )
+  if times_by not in TIMES:
+    raise ValueError(f'unknown times {times_by!r}: use {", ".join(TIMES)}')
   if points < 1:
     raise ValueError(f'points must be at least 1, not {points}')
   batch = x_0.shape[0]
   if index is None:
     index = jnp.arange(batch)
-  if count is None:
-    count = batch
   if counted is None:
     counted = jnp.ones(x_0.shape, bool)
   if kept is not None:
@@ -155,22 +167,23 @@ def bound(
     x_t = x_t if kept is None else jnp.where(kept, x_0, x_t)
     return x_t, sigma, score_fn(x_t, sigma)
 
-  def at_point(nats, inputs):
+  def at_point(_, inputs):
     place, u = inputs
     t = t_min + (1 - t_min) * u
     x_t, sigma, log_score = noisy(place, t)
     loss = losses.score_entropy(
       log_score, x_t, x_0, sigma[:, None], process=process
     )
-    return nats + schedule.rate(t) * total(loss), None
+    return None, schedule.rate(t) * total(loss)
 
-  draws = times.stratified(key, index, count, points)
-  start = jnp.zeros(batch, numerics.compute_dtype())
-  summed, _ = jax.lax.scan(at_point, start, (jnp.arange(points), draws.T))
-  diffusion = summed / points
+  u, shares = _times(keys, points, times_by, proposal)
+  _, integrand = jax.lax.scan(at_point, None, (jnp.arange(points), u.T))
+  integrand = integrand.T
+  stats = {'u': u, 'integrand': integrand}
+  diffusion = jnp.sum(shares * integrand, axis=-1)
   weight = jnp.sum(counted, axis=-1).astype(diffusion.dtype)
   if protocol == 'sedd':
-    return Bound(diffusion, weight, {'diffusion': diffusion})
+    return Bound(diffusion, weight, {'diffusion': diffusion}, stats)
   diffusion = diffusion * (1 - t_min)
 
   log_score = None
@@ -192,4 +205,30 @@ def bound(
     'prior': prior,
     'reconstruction': reconstruction,
   }
-  return Bound(diffusion + prior + reconstruction, weight, terms)
+  return Bound(diffusion + prior + reconstruction, weight, terms, stats)
+
+
+def _times(
+  keys: Array,
+  points: int,
+  times_by: str,
+  proposal: time_proposal.Proposal | None,
+) -> tuple[Array, Array]:
+  """Places on the unit interval, and each one's share in the mean over it.
+
+  Both `[batch, points]`.
+  """
+  dtype = numerics.compute_dtype()
+  shape = (len(keys), points)
+  if times_by == 'quadrature':
+    nodes, masses = np.polynomial.legendre.leggauss(points)
+    u = jnp.asarray((nodes + 1) / 2, dtype)
+    shares = jnp.asarray(masses / 2, dtype)
+    return jnp.broadcast_to(u, shape), jnp.broadcast_to(shares, shape)
+  # The places of the noise come before: points of the integral, and t_min.
+  fold = jax.vmap(jax.random.fold_in, (0, None))
+  u = times.stratified(fold(keys, points + 1), points)
+  if times_by == 'stratified' or proposal is None:
+    return u, jnp.full(shape, 1 / points, dtype)
+  u, weights = time_proposal.placed(proposal, u)
+  return u, weights / points

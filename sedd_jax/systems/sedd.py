@@ -17,7 +17,7 @@ from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import names, times
 from sedd_jax.models import heads, pretrained
 from sedd_jax.processes import base as process_base
-from sedd_jax.systems import base, parts, score_bound
+from sedd_jax.systems import base, parts, score_bound, time_proposal
 
 
 def make(config: Any, data_info: Any) -> base.System:
@@ -30,7 +30,8 @@ def make(config: Any, data_info: Any) -> base.System:
     data_info: has `vocab_size`.
 
   Returns:
-    The system; its params are the network's, its aux is empty.
+    The system; its params are the network's, its aux the proposal for the times
+    of the bound.
 
   Raises:
     ValueError: a process without scores, or names and arguments that do not
@@ -54,7 +55,7 @@ def make(config: Any, data_info: Any) -> base.System:
 
   def init(key):
     x_t, sigma = jnp.zeros((1, 2), jnp.int32), jnp.ones(1)
-    return network.init(key, x_t, sigma)['params'], ()
+    return network.init(key, x_t, sigma)['params'], time_proposal.empty()
 
   def log_score_fn(params, valid=None, dropout_keys=None):
     def score_fn(x_t, sigma):
@@ -103,8 +104,11 @@ def make(config: Any, data_info: Any) -> base.System:
     total = schedule.rate(t) * jnp.sum(jnp.where(counted, nats, 0), axis=-1)
     return base.Loss(total, jnp.sum(counted, axis=-1).astype(total.dtype))
 
+  def update_aux(aux, stats):
+    # Training has no stats: the proposal serves the bound.
+    return time_proposal.updated(aux, **stats) if stats else aux
+
   def bound(params, aux, key, batch):
-    del aux
     x_0, valid, given = _parts_of(batch)
     return score_bound.bound(
       log_score_fn(params, valid),
@@ -113,10 +117,11 @@ def make(config: Any, data_info: Any) -> base.System:
       process=process,
       schedule=schedule,
       index=batch['index'],
-      count=batch['count'],
       counted=valid,
       kept=given,
       points=config.eval.points,
+      times_by=config.eval.time_sampling,
+      proposal=aux,
       t_min=t_min,
       delta=config.eval.decoder_delta,
       protocol=config.eval.protocol,
@@ -154,6 +159,13 @@ def make(config: Any, data_info: Any) -> base.System:
       raise ValueError(
         f'unknown sampling option {next(iter(options))!r}: use grid, delta'
       )
+    unused = {
+      'source': request.source,
+      'label': request.label,
+      'guides': request.guides or None,
+    }
+    if given := [name for name, value in unused.items() if value is not None]:
+      raise ValueError(f'system sedd takes no {given[0]} in a request')
     if request.method not in samplers.METHODS:
       raise ValueError(
         f'unknown sampling method {request.method!r}: use '
@@ -179,6 +191,7 @@ def make(config: Any, data_info: Any) -> base.System:
   return base.System(
     init=init,
     loss=loss,
+    update_aux=update_aux,
     bound=bound,
     sample=sample,
     score_fn=lambda params, aux: log_score_fn(params),
@@ -211,20 +224,23 @@ def _in_batches(
     tokens, given = np.zeros((count, length), np.int32), None
   if given is None:
     given = np.zeros((count, length), bool)
-  results = []
+  results: list[np.ndarray] = []
+  path = None
   for first in range(0, count, size):
     # Rows beyond the last are drawn again from row 0, and dropped.
     rows = np.arange(first, first + size)
     rows = np.where(rows < count, rows, 0)
     keys = jax.vmap(jax.random.key)(seeds[rows])
     start = None if request.start is None else request.start[rows]
-    drawn = of_batch(keys, tokens[rows], given[rows], start)
-    results.append(np.asarray(drawn)[..., : min(size, count - first), :])
-  joined = np.concatenate(results, axis=-2)
-  path = joined if request.record_path else None
-  result = joined[-1] if request.record_path else joined
+    drawn = np.asarray(of_batch(keys, tokens[rows], given[rows], start))
+    drawn = drawn[..., : min(size, count - first), :]
+    if request.record_path:
+      # Of all sequences they would fill the memory.
+      path = drawn if path is None else path
+      drawn = drawn[-1]
+    results.append(drawn)
   return base.Samples(
-    tokens=result,
+    tokens=np.concatenate(results),
     lengths=np.full(count, length, np.int32),
     path=path,
     calls=request.steps + 1,

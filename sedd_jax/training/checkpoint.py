@@ -92,6 +92,14 @@ class Checkpoints:
       step for step in self._listed() if (self._path(step) / MANIFEST).exists()
     ]
 
+  def begun(self) -> bool:
+    """Whether a run has saved here, though its checkpoints may be damaged.
+
+    A kill leaves at most one checkpoint without a manifest and no other: the
+    first that was being saved.
+    """
+    return bool(self.steps()) or len(self._listed()) > 1
+
   def save(
     self,
     step: int,
@@ -298,10 +306,13 @@ class Checkpoints:
   def _newest_whole(self) -> tuple[int | None, list[str]]:
     """The newest step whose files are as saved, and faults of newer ones."""
     faults: list[str] = []
+    begun = self.begun()
     for step in reversed(self._listed()):
       path = self._path(step)
       if not (path / MANIFEST).exists():
         logging.warning('%s was not saved to its end; passed over', path)
+        if begun:
+          faults.append(f'{path}: {MANIFEST} is missing')
         continue
       fault = _fault(path)
       if fault is None:

@@ -134,6 +134,7 @@ def train(
   sample_fn: Callable[..., None] | None = None,
   initial_params: PyTree | None = None,
   record: Mapping[str, Any] | None = None,
+  check_record: Callable[[Mapping[str, Any]], None] = lambda record: None,
   flops_per_token: float | None = None,
   devices: Sequence[jax.Device] | None = None,
 ) -> state_lib.TrainState:
@@ -156,6 +157,8 @@ def train(
     sample_fn: `(params, aux, step)`, likewise every `training.sample_every`.
     initial_params: start from these; unused where there is a checkpoint.
     record: stored as JSON with every checkpoint, such as the config.
+    check_record: gets the record of the checkpoint that the run goes on from,
+      before anything is changed; raises where it must not.
     flops_per_token: of `metrics.flops_per_token`; None: no MFU.
     devices: of this process; all by default.
 
@@ -193,6 +196,8 @@ def train(
       )
     )
     restored = checkpoints.restore(layout.template(jax.eval_shape(create)))
+    if restored:
+      check_record(restored[1])
     state, saved = restored or (create(), {})
     start = int(state.step)
     checkpoints.discard_after(start if restored else -1)

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
+import jax
+
 # Dense bfloat16 FLOP/s of a device as JAX counts devices, from the makers' data
 # sheets; the longest name contained in `device_kind` counts.
 PEAK_FLOPS = {
@@ -42,6 +44,10 @@ PEAK_FLOPS = {
 }
 
 
+class MetricsError(ValueError):
+  """A metrics.jsonl is damaged."""
+
+
 def peak_flops(device_kind: str) -> float | None:
   """Dense bfloat16 FLOP/s of a kind of device, None where it is not known.
 
@@ -65,6 +71,35 @@ def peak_flops(device_kind: str) -> float | None:
   return PEAK_FLOPS[max(found, key=len)] if found else None
 
 
+# Parameters by the name of their part that do not meet every token: a lookup,
+# and what a sequence's noise level goes through once.
+_NOT_PER_TOKEN = ('embed', 'sigma_embed', 'modulation')
+
+
+def num_parameters_per_token(params: Any) -> int:
+  """Parameters that are multiplied with every token.
+
+  Args:
+    params: a tree of arrays or of their shapes, its parts named as those of
+      `models.DiffusionTransformer`: input embedding, noise embedding and
+      modulations are left out.
+
+  Returns:
+    Their number.
+
+  >>> import numpy as np
+  >>> num_parameters_per_token({
+  ...   'embed': np.zeros((5, 2)), 'head': {'kernel': np.zeros((2, 3))}
+  ... })
+  6
+  """
+  return sum(
+    leaf.size
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    if not any(getattr(key, 'key', None) in _NOT_PER_TOKEN for key in path)
+  )
+
+
 def flops_per_token(
   num_parameters: int, num_layers: int, hidden_size: int, length: int
 ) -> float:
@@ -77,8 +112,8 @@ def flops_per_token(
   computed again under rematerialisation is not counted.
 
   Args:
-    num_parameters: N, those multiplied with every token: all but the input
-      embedding, the output head among them.
+    num_parameters: N, those multiplied with every token, the output head among
+      them (`num_parameters_per_token`).
     num_layers: L.
     hidden_size: D.
     length: T, tokens that attend to each other (all to all).
@@ -207,14 +242,26 @@ def read(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
 
   Yields:
     The objects, in order.
+
+  Raises:
+    MetricsError: a whole line is no JSON object with a step.
   """
   path = pathlib.Path(path)
   if not path.exists():
     return
-  with path.open() as file:
-    for line in file:
-      if line.endswith('\n'):
-        yield json.loads(line)
+  with path.open(errors='replace') as file:
+    for number, line in enumerate(file, 1):
+      if not line.endswith('\n'):
+        return
+      try:
+        row = json.loads(line)
+        row['step']
+      except (ValueError, KeyError, TypeError) as error:
+        raise MetricsError(
+          f'{path}, line {number}, is damaged: restore the file, or move it '
+          'away to go on without it'
+        ) from error
+      yield row
 
 
 class Clock:

@@ -1,6 +1,6 @@
 """Adam and SGD as in SEDD's released code, and the running mean of parameters.
 
-One update, n counted from 1 (arXiv 2310.16834, appendix C.2, and its code):
+One update, n counted from 1 (arXiv 2310.16834, appendix C.3, and its code):
 
   g <- g min(1, clip_norm / (|g| + 1e-6))        |g| over all parameters
   lr_n = learning_rate min(n / warmup_steps, 1)

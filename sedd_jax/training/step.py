@@ -13,6 +13,7 @@ the step does not depend on how the batch is spread.
 from collections.abc import Mapping
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -73,6 +74,7 @@ def train_step(
   Raises:
     ValueError: an unknown reduction, or rows that do not divide into
       micro-batches.
+    AssertionError: a system whose loss is not one number a sequence.
   """
   normalizer = names.resolve(REDUCTIONS, reduction, 'reduction')
   gradients, sums, stats = _accumulated(
@@ -156,6 +158,8 @@ def _accumulated(
 
 def _sums(loss: base.Loss, rows: Batch, stats: PyTree) -> tuple[Array, Any]:
   """Σ nats over the rows that count, with the other sums and the stats."""
+  # One number a sequence; another shape would be summed in silence.
+  chex.assert_shape((loss.nats, loss.weight), rows['index'].shape)
   counts = (rows['index'] < rows['count']) & (loss.weight > 0)
 
   def total(values: Array) -> Array:

@@ -179,7 +179,12 @@ def test_low_discrepancy_is_evenly_spaced():
 
 
 def test_stratified_times():
-  t = times.stratified(jax.random.key(0), jnp.arange(6), 6, 4)
+  keys = jax.random.split(jax.random.key(0), 2000)
+  t = np.asarray(times.stratified(keys, 4))
   np.testing.assert_array_equal(
-    np.floor(np.asarray(t) * 4), np.tile(np.arange(4), (6, 1))
+    np.floor(t * 4), np.tile(np.arange(4), (2000, 1))
   )
+  # One draw a sequence, uniform within the intervals.
+  within = t * 4 - np.arange(4)
+  np.testing.assert_allclose(within, within[:, :1].repeat(4, 1), atol=1e-6)
+  assert scipy.stats.kstest(within[:, 0], 'uniform').pvalue > 1e-4

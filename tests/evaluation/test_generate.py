@@ -51,7 +51,9 @@ def test_bytes_beyond_ascii():
   [
     ('a' * 13, '', 'take 13 tokens, but the samples have 12: set sampling.len'),
     ('abcdefgh', 'ijklm', 'take 13 tokens'),
-    ('{blank:13}', '', 'take 13 tokens'),
+    ('{blank:13}', '', 'longer than the samples, which have 12 tokens'),
+    ('{blank:9}', '{blank:4}', 'take 13 tokens'),
+    ('{BLANK:2}', '', 'is no blank'),
     ('the {blank}', '', "'{blank}' in the prompt is no blank"),
     ('the {blank:}', '', 'is no blank: write {blank:12} for 12 free tokens'),
     ('{blank:-1}', '', 'is no blank'),

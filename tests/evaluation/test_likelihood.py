@@ -45,9 +45,10 @@ def bound_fn(params, aux, key, batch):
   return Bound(of_tokens + noise * weight, weight, terms)
 
 
-def evaluated(dataset, bound_fn=bound_fn, **options):
+def evaluated(dataset, bound_fn=bound_fn, aux=(), **options):
   options = {'split': 'validation', 'batch_size': 32, **options}
-  return likelihood.evaluate(bound_fn, np.float32(0.5), (), dataset, **options)
+  params = np.float32(0.5)
+  return likelihood.evaluate(bound_fn, params, aux, dataset, **options)
 
 
 def nearly(result, expected):
@@ -169,7 +170,8 @@ def test_padding_may_be_anything(dataset):
 def test_progress_sees_every_batch(dataset):
   seen = []
 
-  def progress(batches):
+  def progress(batches, total):
+    assert total == 3
     for batch in batches:
       seen.append(batch)
       yield batch
@@ -231,3 +233,30 @@ def test_standard_error_is_the_spread_of_the_ratio():
   ratios, errors = np.array(found).T
   # The spread of 4000 values is known to 1.1 %; linearisation adds O(1 / n).
   assert errors.mean() == pytest.approx(ratios.std(), rel=0.04)
+
+
+def test_fitting_comes_before_and_counts_nowhere(dataset):
+  """aux is fitted on draws of their own, then frozen; padding is not seen."""
+  keys, seen = [], []
+
+  def of_aux(params, aux, key, batch):
+    keys.append(jax.random.key_data(key).tolist())
+    weight = np.asarray(batch['valid'].sum(1), np.float64)
+    # What was fitted shows in the figures.
+    return Bound(weight * aux, weight, {}, {'index': batch['index']})
+
+  def update_aux(aux, stats):
+    seen.extend(stats['index'].tolist())
+    return aux + 1
+
+  result = evaluated(
+    dataset,
+    of_aux,
+    aux=0,
+    batch_size=4,
+    fit_batches=2,
+    update_aux=update_aux,
+  )
+  assert len(seen) == 8 and max(seen) < dataset.num_sequences('validation')
+  assert result['nats_per_token'] == 2
+  assert keys[0] == keys[1] != keys[2] == keys[-1]

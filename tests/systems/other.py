@@ -10,6 +10,7 @@ class Other(processes.TokenProcess):
   """Named in a config; never asked for anything."""
 
   vocab_size: int
+  forward = backward = sample = sample_prior = prior_kl = None
 
   @property
   def num_states(self):

@@ -72,7 +72,7 @@ def test_true_scores_meet_the_continuous_time_law(
   What is left is that the decoder takes the tokens at t_min one by one.
   """
   space = enumerated.Space(name, vocab_size, length, schedule)
-  law = space.generative_law(T_MIN, 1e-6, steps=1600)
+  law = space.generative_law(T_MIN, 1e-6)
   slack = space.bound(T_MIN, 1e-6) + np.log(law)
   np.testing.assert_allclose(slack, 0, atol=1e-4)
 
@@ -107,10 +107,10 @@ def test_wrong_scores_bound_the_continuous_time_law(
   name, schedule, vocab_size, length, wrong, x64
 ):
   space = enumerated.Space(name, vocab_size, length, schedule, wrong=wrong)
-  law = space.generative_law(T_MIN, 1e-6, steps=200)
+  law = space.generative_law(T_MIN, 1e-6)
   np.testing.assert_allclose(law.sum(), 1, rtol=1e-9)
   slack = space.bound(T_MIN, 1e-6) + np.log(law)
-  assert np.all(slack > -1e-4)
+  assert np.all(slack > -1e-6)
   # It is a bound and no equality: wrong scores pay for their error.
   assert np.max(slack) > 1e-3
 
@@ -124,7 +124,7 @@ def test_samplers_converge_to_the_law_that_is_bounded(
 ):
   space = enumerated.Space(name, 2, 2, schedule, wrong=0.5)
   t_min = 0.02
-  limit = space.generative_law(t_min, 1e-6, steps=300)
+  limit = space.generative_law(t_min, 1e-6)
   steps = np.array([64, 128, 256])
   errors = [
     np.abs(space.sampler_law(k, method, t_min, 1e-6) - limit).sum()

@@ -2,6 +2,7 @@ import functools
 import json
 import logging
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -205,7 +206,9 @@ def test_all_damaged_is_an_error_and_not_a_new_start(tmp_path):
   save(tmp_path, 1, 2)
   for step in '12':
     flip_bit(largest(tmp_path / step))
-  with pytest.raises(checkpoint.CheckpointError, match='every .*1.*2|2.*1'):
+  with pytest.raises(
+    checkpoint.CheckpointError, match='every .*(1:.*2:|2:.*1:)'
+  ):
     restore(tmp_path)
 
 
@@ -215,8 +218,18 @@ def test_unsealed_checkpoint_does_not_count(tmp_path, caplog):
   (tmp_path / '2' / checkpoint.MANIFEST).unlink()
   assert_same(restore(tmp_path)[0], make_state(1))
   assert 'not saved to its end' in caplog.text
-  (tmp_path / '1' / checkpoint.MANIFEST).unlink()
+  # The first one of a run, alone: it begins anew.
+  shutil.rmtree(tmp_path / '1')
   assert restore(tmp_path) is None
+
+
+def test_several_without_manifests_are_damage(tmp_path):
+  """No kill leaves them so: nothing begins anew over them."""
+  save(tmp_path, 1, 2)
+  for step in '12':
+    (tmp_path / step / checkpoint.MANIFEST).unlink()
+  with pytest.raises(checkpoint.CheckpointError, match='manifest.* missing'):
+    restore(tmp_path)
 
 
 def test_discarded_steps_can_be_saved_anew(tmp_path):

@@ -1,0 +1,94 @@
+"""A density of times for the bound, fitted to where its integrand is large.
+
+The bound's integral is a mean over times of an integrand f.  Drawn from a
+density p and divided by it, the estimate stays unbiased; its variance is least
+where p is proportional to the root of E[f^2 | t].  The density here is constant
+on equal bins of the unit interval, and fitted to some draws before others are
+made from it.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from sedd_jax.core import numerics
+
+BINS = 32
+# Share of the uniform density, which keeps weights below its inverse.
+_FLOOR = 0.1
+
+
+class Proposal(NamedTuple):
+  """What was seen of the integrand, by bins.
+
+  Attributes:
+    draws: `[BINS]`, their number.
+    squares: `[BINS]`, sums of the integrand's square.
+  """
+
+  draws: Array
+  squares: Array
+
+
+def empty() -> Proposal:
+  """Nothing seen: the density is uniform."""
+  zeros = jnp.zeros(BINS, jnp.float32)
+  return Proposal(zeros, zeros)
+
+
+def updated(proposal: Proposal, u: Array, integrand: Array) -> Proposal:
+  """With more draws.
+
+  Args:
+    proposal: what was seen before.
+    u: `[...]` in [0, 1), places on the unit interval, drawn from any density.
+    integrand: `[...]`, f at each, in whatever unit.
+
+  Returns:
+    The proposal after.
+  """
+  place = jnp.clip(jnp.floor(u * BINS).astype(jnp.int32), 0, BINS - 1)
+  square = jnp.square(integrand).astype(jnp.float32)
+  draws, squares = (jnp.asarray(x) for x in proposal)
+  return Proposal(draws.at[place].add(1.0), squares.at[place].add(square))
+
+
+def density(proposal: Proposal) -> Array:
+  """The density, `[BINS]`, of mean 1.
+
+  A bin counts as having seen the mean of all once besides, so that one without
+  draws is no bin without weight.
+
+  >>> density(empty()).tolist() == [1.0] * BINS
+  True
+  """
+  draws, squares = proposal
+  total = jnp.sum(squares)
+  overall = total / jnp.maximum(jnp.sum(draws), 1)
+  root = jnp.sqrt((squares + overall) / (draws + 1))
+  mean = jnp.mean(root)
+  fitted = root / jnp.where(mean > 0, mean, 1)
+  return jnp.where(total > 0, (1 - _FLOOR) * fitted + _FLOOR, 1)
+
+
+def placed(proposal: Proposal, v: Array) -> tuple[Array, Array]:
+  """Uniform draws moved to the proposal's density.
+
+  Args:
+    proposal: what was seen.
+    v: `[...]` in [0, 1), uniform, also stratified.
+
+  Returns:
+    u `[...]` in [0, 1), and the weight 1 / density at each: the mean of
+    weight * f(u) is that of f over the unit interval.
+  """
+  heights = density(proposal).astype(numerics.compute_dtype(v))
+  tops = jnp.cumsum(heights) / BINS
+  # The last edge is 1 but for rounding.
+  tops = tops / tops[-1]
+  bottoms = jnp.concatenate([jnp.zeros(1, tops.dtype), tops[:-1]])
+  place = jnp.clip(jnp.searchsorted(tops, v, side='right'), 0, BINS - 1)
+  within = (v - bottoms[place]) / (tops[place] - bottoms[place])
+  u = (place + jnp.clip(within, 0, 1)) / BINS
+  return jnp.minimum(u, 1 - jnp.finfo(u.dtype).epsneg), 1 / heights[place]
