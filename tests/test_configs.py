@@ -64,7 +64,7 @@ def test_the_papers_optimization(name):
     ('owt', 'openwebtext', 1024, 400_000),
   ],
 )
-def test_absorb_and_uniform_differ_in_the_noise_alone(
+def test_absorb_and_uniform_differ_in_the_noise(
   name, source, seq_len, num_steps
 ):
   absorb, uniform = load(f'{name}_absorb'), load(f'{name}_uniform')
@@ -74,6 +74,8 @@ def test_absorb_and_uniform_differ_in_the_noise_alone(
   assert set(config_checks.differences(absorb, uniform)) == {
     'process.name',
     'schedule.name',
+    # The bound's integrand is concentrated under uniform noise.
+    'eval.time_sampling',
   }
   assert (absorb.process.name, absorb.schedule.name) == (
     'absorbing',
