@@ -20,7 +20,7 @@ def get_config():
   config.training.num_steps = 1_000_000
   config.eval.split = 'test'
   config.eval.max_sequences = 0
-  config.eval.points = 1
+  config.eval.points = 2
   config.eval.batch_size = 256
   config.eval.time_sampling = 'importance'
   return config

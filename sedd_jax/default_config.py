@@ -123,6 +123,11 @@ FIELDS: dict[str, Field] = {
     'Share held out where the corpus has no split of its own.',
     'in (0, 1)',
   ),
+  'data.test_fraction': Field(
+    0.0,
+    'Share of a test split behind that one, of such a corpus; 0: none.',
+    'in [0, 1)',
+  ),
   'training.num_steps': Field(400_000, 'Optimizer steps.', '>= 0'),
   'training.batch_size': Field(
     512, 'Sequences a step, over all devices and hosts.', '> 0'

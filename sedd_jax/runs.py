@@ -82,6 +82,7 @@ class Experiment:
       seq_len=data.seq_len,
       limit=data.limit,
       validation_fraction=data.validation_fraction,
+      test_fraction=data.test_fraction,
     )
 
   @functools.cached_property

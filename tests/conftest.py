@@ -23,6 +23,8 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_ROOT / '.jax_cache'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
+# numpy's threads would fight those of the other processes of xdist.
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 # Most of the time goes into compiling what runs for milliseconds.
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=1')
 

@@ -1,6 +1,7 @@
 """The benchmarks run, made small, and write what their tables say."""
 
 import json
+import math
 import pathlib
 import runpy
 import sys
@@ -70,3 +71,29 @@ def test_a_mistake_is_told_in_one_line(result_of, capsys):
 def test_results_come_from_a_script(path):
   assert (FOLDER / f'{path.stem}.py').exists()
   assert json.loads(path.read_text())['rows']
+
+
+def test_ngrams(monkeypatch, tmp_path, capsys):
+  """By hand: 'a' then 'b' for ever, and one other pair."""
+  text = tmp_path / 'ab.txt'
+  text.write_text('ab' * 50)
+  output = tmp_path / 'ngrams.json'
+  arguments = [f'--path={text}', '--source=text_file', f'--output={output}']
+  script = str(FOLDER / 'ngrams.py')
+  monkeypatch.setattr(
+    sys,
+    'argv',
+    [script, *arguments, '--validation-fraction=0.1', '--orders=1,2'],
+  )
+  monkeypatch.syspath_prepend(FOLDER)
+  runpy.run_path(script, run_name='__main__')
+  rows = json.loads(output.read_text())['rows']
+  # 90 letters of two kinds: (45 + 2 / 27) / 92 for each.
+  one = (45 + 2 / 27) / 92
+  assert rows[0]['bits_per_character'] == pytest.approx(-math.log2(one))
+  # a b: 45 of 45, of one kind; b a: 44 of 44.
+  after_a, after_b = (45 + one) / 46, (44 + one) / 45
+  # Of the ten letters held out, nine have one before them, five an a.
+  bits = -(5 * math.log2(after_a) + 4 * math.log2(after_b)) / 9
+  assert rows[1]['bits_per_character'] == pytest.approx(bits)
+  assert '| 2 |' in capsys.readouterr().out

@@ -287,6 +287,35 @@ def held_out(fraction: float) -> dict[str, float]:
   return {'train': 1 - fraction, 'validation': fraction}
 
 
+def with_test(shares: Mapping[str, float], fraction: float) -> dict[str, float]:
+  """Shares with a test split at the end, taken from the train split.
+
+  Args:
+    shares: split to share, without a test split if the fraction is above 0.
+    fraction: share of the test split; 0: none.
+
+  Raises:
+    DataError: the corpus has a test split of its own, or nothing is left.
+
+  >>> with_test({'train': 0.75, 'validation': 0.25}, 0.25)
+  {'train': 0.5, 'validation': 0.25, 'test': 0.25}
+  """
+  if not fraction:
+    return dict(shares)
+  if 'test' in shares:
+    raise DataError(
+      f'data.test_fraction is {fraction}, but this corpus has a test split of '
+      'its own: leave it 0'
+    )
+  left = shares['train'] - fraction
+  if left <= 0:
+    raise DataError(
+      f'data.test_fraction {fraction} and data.validation_fraction '
+      f'{shares["validation"]} leave nothing to train on'
+    )
+  return {**shares, 'train': left, 'test': fraction}
+
+
 def split_by_position(
   parts: Sequence[np.ndarray], shares: Mapping[str, float], limit: int = 0
 ) -> dict[str, np.ndarray]:

@@ -184,6 +184,7 @@ def load(
   seq_len: int,
   limit: int = 0,
   validation_fraction: float = 0.05,
+  test_fraction: float = 0.0,
 ) -> Dataset:
   """Opens a corpus.
 
@@ -196,8 +197,9 @@ def load(
     limit: tokens used at most, 0 for all: the first of the corpus, then split
       by position; of a corpus split by document, the first of each split, in
       proportion.
-    validation_fraction: share held out at the end of a corpus that has no
-      splits of its own.
+    validation_fraction: share held out of a corpus that has no splits of its
+      own, at its end, or before the test split.
+    test_fraction: share of the test split at the end of such a corpus.
 
   Raises:
     DataError: for an unknown name, and data that is missing, damaged, empty, or
@@ -218,14 +220,21 @@ def load(
   # Text that is at hand needs no folder of its own.
   if (path or source != 'pydoc') and packing.is_prepared(folder):
     return _prepared(
-      source, folder, tokenizer, seq_len, limit, validation_fraction
+      source,
+      folder,
+      tokenizer,
+      seq_len,
+      limit,
+      validation_fraction,
+      test_fraction,
     )
   place = corpora.SOURCES[source].locate(path)
   maker = tokenizers.make(tokenizer)
   corpus = corpora.SOURCES[source].read(place, maker, validation_fraction)
   if not len(corpus.tokens):
     raise DataError(f'{source}: {path or source!r} has no text')
-  splits = corpora.split_by_position([corpus.tokens], corpus.shares, limit)
+  shares = corpora.with_test(corpus.shares, test_fraction)
+  splits = corpora.split_by_position([corpus.tokens], shares, limit)
   info = _info(source, maker, splits, corpus.files, {})
   return Dataset(info, splits, seq_len)
 
@@ -260,6 +269,7 @@ def _prepared(
   seq_len: int,
   limit: int,
   validation_fraction: float,
+  test_fraction: float,
 ) -> Dataset:
   """Opens a prepared folder; its splits anew where they are by position."""
   manifest = packing.read_manifest(folder)
@@ -280,12 +290,17 @@ def _prepared(
     )
   stored = packing.read_tokens(folder, manifest)
   if manifest.division == 'document':
+    if test_fraction:
+      raise DataError(
+        f'{folder}: split by document, so data.test_fraction must be 0'
+      )
     splits = _in_proportion(stored, limit)
   else:
     own = source in ('text8', 'enwik8')
     shares = (
       corpora.PUBLISHED_SHARES if own else corpora.held_out(validation_fraction)
     )
+    shares = corpora.with_test(shares, test_fraction)
     parts = [stored[s] for s in packing.SPLITS if s in stored]
     splits = corpora.split_by_position(parts, shares, limit)
   known = {

@@ -183,6 +183,23 @@ def test_text_file_holds_out_its_end(tmp_path):
   assert data.info.files == ({'name': 'a.txt', 'sha256': digest},)
 
 
+def test_text_file_with_a_test_split(tmp_path):
+  text = 'abcdefghij' * 10
+  shares = {'validation_fraction': 0.05, 'test_fraction': 0.05, 'seq_len': 1}
+  written(tmp_path / 'p', train=text[:60], validation=text[60:])
+  for place in ('a.txt', 'p'):
+    data = text_file(
+      tmp_path / place, *([text] if place == 'a.txt' else []), **shares
+    )
+    parts = [
+      data.info.tokenizer.decode(data.tokens(split))
+      for split in ('train', 'validation', 'test')
+    ]
+    assert parts == [text[:90], text[90:95], text[95:]]
+  with pytest.raises(DataError, match=r'0\.96 and .* leave nothing'):
+    text_file(tmp_path / 'a.txt', text, seq_len=1, test_fraction=0.96)
+
+
 def test_several_files_meet_in_one_separator(tmp_path):
   (tmp_path / 'a.txt').write_text('One. ')
   (tmp_path / 'b.txt').write_text(' Two')
