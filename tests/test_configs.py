@@ -15,7 +15,10 @@ CONFIGS = pathlib.Path(__file__).resolve().parents[1] / 'configs'
 RECIPES = (
   *('quickstart', 'text8_absorb', 'text8_uniform', 'enwik8_absorb'),
   *('enwik8_uniform', 'owt_absorb', 'owt_uniform', 'owt_absorb_medium'),
+  *('text8_absorb_small', 'text8_uniform_small'),
 )
+# Those without a paper's recipe behind them.
+OWN = ('quickstart', 'text8_absorb_small', 'text8_uniform_small')
 
 
 def load(name):
@@ -36,11 +39,11 @@ def test_a_recipe_is_valid_short_and_says_what_it_is_for(name):
   command = f'python -m sedd_jax.main --config=configs/{name}.py'
   assert command in told
   assert 'Hardware: ' in told
-  if name != 'quickstart':
+  if name not in OWN:
     assert 'Published' in told
 
 
-@pytest.mark.parametrize('name', [n for n in RECIPES if n != 'quickstart'])
+@pytest.mark.parametrize('name', [n for n in RECIPES if n not in OWN])
 def test_the_papers_optimization(name):
   config = load(name)
   assert config.training.batch_size == 512
