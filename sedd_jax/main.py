@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from sedd_jax import flags
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   # Orbax tells of every file that it writes.
   logging.set_verbosity(logging.WARNING)
   if os.environ.get('SEDD_JAX_DISTRIBUTED'):
-    jax.distributed.initialize()
+    jax.distributed.initialize(**_place_among_processes())
   cache = command.config.training.compilation_cache
   if cache:
     jax.config.update('jax_compilation_cache_dir', cache)
@@ -54,6 +55,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     # A training has saved its state by now.
     print('\nstopped; a training goes on from here', file=sys.stderr)
     sys.exit(130)
+
+
+def _place_among_processes() -> dict[str, Any]:
+  """What `jax.distributed` is told: on one machine, what launch/local.sh says.
+
+  Slurm and TPU slices say it to jax themselves.
+  """
+  if 'SEDD_JAX_COORDINATOR' not in os.environ:
+    return {}
+  return {
+    'coordinator_address': os.environ['SEDD_JAX_COORDINATOR'],
+    'num_processes': int(os.environ['SEDD_JAX_PROCESSES']),
+    'process_id': int(os.environ['SEDD_JAX_RANK']),
+  }
 
 
 if __name__ == '__main__':

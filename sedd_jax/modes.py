@@ -85,8 +85,8 @@ def train(command: flags.Command) -> None:
   )
   if evaluator:
     _evaluate(run, workdir, evaluator)
-  if system.sample and jax.process_index() == 0:
-    _sample(run, workdir, requests)
+  if system.sample:
+    parallel.by_first(lambda: _sample(run, workdir, requests))
 
 
 def evaluate(command: flags.Command) -> None:
@@ -109,17 +109,21 @@ def sample(command: flags.Command) -> None:
       raise ValueError(f'system {run.config.system.name!r} draws no samples')
     requests = _requests(run.experiment, free=False)
     _make_folder(command.workdir)
-  _sample(run, command.workdir, requests)
+  parallel.by_first(lambda: _sample(run, command.workdir, requests))
 
 
 def task(command: flags.Command) -> None:
   """A further mode of the system; prints its answer as JSON."""
   with _mistakes_told():
     run = runs.load(command.config, command.workdir, read=False)
-  answer = run.experiment.system.tasks[command.mode](
-    run.params, run.aux, run.config.task, run.tokenizer
-  )
-  print(json.dumps(answer, ensure_ascii=False, indent=2))
+
+  def answered() -> None:
+    answer = run.experiment.system.tasks[command.mode](
+      run.params, run.aux, run.config.task, run.tokenizer
+    )
+    print(json.dumps(answer, ensure_ascii=False, indent=2))
+
+  parallel.by_first(answered)
 
 
 MODES = {'train': train, 'evaluate': evaluate, 'sample': sample}
@@ -173,10 +177,12 @@ class _Evaluator:
     """What `likelihood.evaluate` says of a split after so many steps."""
     config = self._experiment.config
     fits = config.eval.time_sampling == 'importance'
+    # What is fitted is changed on the host.
+    held = self._layout.whole if fits else self._layout.place
     result = likelihood.evaluate(
       self._rows,
       self._layout.place(params),
-      self._layout.place(aux),
+      held(aux),
       self._experiment.dataset,
       split=split,
       seed=config.seed,

@@ -164,7 +164,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_exist(page):
   named = re.findall(
-    r'`((?:tests|benchmarks|configs|sedd_jax|docs)/[\w/]+\.\w+)`',
+    r'`((?:tests|benchmarks|configs|sedd_jax|docs|colab|launch)/[\w/]+\.\w+)`',
     page.read_text(),
   )
   for name in named:

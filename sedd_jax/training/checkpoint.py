@@ -18,7 +18,7 @@ import pathlib
 import shutil
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -44,6 +44,9 @@ class Checkpoints:
 
   Use as a context manager, or call `close`: saves end in the background.
   """
+
+  # Whose save began last, in this process.
+  _last: 'ClassVar[Checkpoints | None]' = None
 
   def __init__(
     self, folder: str | os.PathLike, *, keep: int = 2, read_only: bool = False
@@ -108,8 +111,9 @@ class Checkpoints:
   ) -> None:
     """Starts to save; returns when the state's buffers may be reused.
 
-    Waits for the save before, if it has not ended.  A step that is there stays
-    as it is: after a restore, `discard_after` has removed what is not whole.
+    Waits for the save before, if it has not ended, with several processes also
+    for that into another folder.  A step that is there stays as it is: after a
+    restore, `discard_after` has removed what is not whole.
 
     Args:
       step: the state's step.
@@ -122,6 +126,11 @@ class Checkpoints:
     self.wait()
     if step in self.steps():
       return
+    if jax.process_count() > 1 and Checkpoints._last is not None:
+      # Orbax numbers its barriers: two saves at once would number them in one
+      # order here and in another there, and wait for each other.
+      Checkpoints._last.wait()
+    Checkpoints._last = self
     args = self._ocp.args
     # A copy, for it is written while the caller goes on.
     record = json.loads(json.dumps(dict(record or {})))

@@ -46,8 +46,8 @@ class Layout:
       of params, aux, key and batch that gives a tree of `[b, ...]`, such as
       `System.bound`.  The result is in numpy, has the rows of all processes in
       order, and is the same on each; params and aux are placed.
-    whole: `(tree) -> tree`: placed arrays as numpy arrays; with several
-      processes, all must call it.
+    whole: `(tree) -> tree`: placed arrays as numpy arrays, host arrays as they
+      are; with several processes, all must call it.
     storable: `(tree) -> tree`: what a checkpoint can save.
     template: `(abstract tree) -> tree`: how a checkpoint restores it: leaves
       with a sharding as such arrays, others as numpy arrays.
@@ -203,9 +203,13 @@ def fsdp(devices: Sequence[jax.Device]) -> Layout:
     return evaluate
 
   def whole(tree: PyTree) -> PyTree:
-    if not several:
-      return jax.device_get(tree)
-    return multihost_utils.process_allgather(tree, tiled=True)
+    def gathered(x: Any) -> Any:
+      # Of an array that is no global one, each process' would be joined.
+      if isinstance(x, Array) and not x.is_fully_addressable:
+        x = multihost_utils.process_allgather(x, tiled=True)
+      return jax.device_get(x)
+
+    return jax.tree.map(gathered, tree)
 
   def template(tree: PyTree) -> PyTree:
     return jax.tree.map(
@@ -336,6 +340,20 @@ def local_indices(
 def num_devices(layout: Layout) -> int:
   """Devices that share a global batch, those of all processes."""
   return len(layout.devices) * jax.process_count()
+
+
+def by_first(work: Callable[[], None]) -> None:
+  """Has one process do what needs no other; all must call it, and wait.
+
+  Should a process end much before the others, jax would take it for lost.
+
+  Args:
+    work: nothing in it may ask other processes.
+  """
+  if jax.process_index() == 0:
+    work()
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('done by the first')
 
 
 def abstract(tree: PyTree) -> PyTree:
