@@ -1,21 +1,17 @@
 """The notebooks run, small, and are as their texts say."""
 
-import json
 import pathlib
-import runpy
 import sys
 import types
 
 import jax
+import jupytext
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-TEXTS = sorted(
-  path for path in (ROOT / 'colab').glob('*.py') if path.name != 'pair.py'
-)
-pair = types.SimpleNamespace(**runpy.run_path(str(ROOT / 'colab' / 'pair.py')))
+TEXTS = sorted((ROOT / 'colab').glob('*.py'))
 
 
 @pytest.fixture
@@ -93,22 +89,17 @@ def test_sedd_by_hand(executed):
 
 @pytest.mark.parametrize('text', TEXTS, ids=lambda path: path.stem)
 def test_a_notebook_is_as_its_text(text):
-  """Else `python colab/pair.py` makes it so."""
-  notebook = json.loads(text.with_suffix('.ipynb').read_text())
-  assert notebook['nbformat'] == 4 and notebook['nbformat_minor'] >= 5
-  assert notebook['metadata']['kernelspec']['name'] == 'python3'
-  cells = notebook['cells']
-  for cell in cells:
-    assert cell['cell_type'] in ('code', 'markdown')
-    assert isinstance(cell['metadata'], dict) and cell['id']
-    if cell['cell_type'] == 'code':
-      assert cell['outputs'] == [] and cell['execution_count'] is None
-    else:
-      assert not {'outputs', 'execution_count'} & cell.keys()
-  assert len({cell['id'] for cell in cells}) == len(cells)
-  assert [
-    (cell['cell_type'], ''.join(cell['source'])) for cell in cells
-  ] == pair.cells(text.read_text())
+  """Else `jupytext --sync` makes it so."""
+  notebook = jupytext.read(text.with_suffix('.ipynb'))
+  assert notebook.metadata['kernelspec']['name'] == 'python3'
+  for cell in notebook.cells:
+    if cell.cell_type == 'code':
+      assert cell.outputs == [] and cell.execution_count is None
+  cells = [(cell.cell_type, cell.source) for cell in notebook.cells]
+  assert cells == [
+    (cell.cell_type, cell.source) for cell in jupytext.read(text).cells
+  ]
+  assert {kind for kind, _ in cells} == {'code', 'markdown'}
 
 
 def test_every_notebook_has_a_text():
@@ -116,24 +107,3 @@ def test_every_notebook_has_a_text():
   assert {path.stem for path in (ROOT / 'colab').glob('*.ipynb')} == {
     path.stem for path in TEXTS
   }
-
-
-def test_cells_of_a_text():
-  text = '# %% [markdown]\n# # A\n#\n# b\n\n# %%\nx = 1\n\n\n# y\nz = 2\n'
-  assert pair.cells(text) == [
-    ('markdown', '# A\n\nb'),
-    ('code', 'x = 1\n\n\n# y\nz = 2'),
-  ]
-
-
-@pytest.mark.parametrize(
-  ('text', 'told'),
-  [
-    ('x = 1\n# %%\n', 'before the first'),
-    ('# %% [raw]\n', 'is neither'),
-    ('# %% [markdown]\nx = 1\n', 'no comment'),
-  ],
-)
-def test_a_text_that_is_none_is_told(text, told):
-  with pytest.raises(ValueError, match=told):
-    pair.cells(text)
