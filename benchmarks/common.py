@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from sedd_jax import flags, systems
+from sedd_jax import flags, main, systems
 from sedd_jax.core import names
 from sedd_jax.systems.base import System
 
@@ -22,7 +22,11 @@ VOCAB_SIZES = {'text8': 27, 'bytes': 256, 'gpt2': 50_257}
 def parse(
   parser: argparse.ArgumentParser,
 ) -> tuple[argparse.Namespace, flags.Command]:
-  """The benchmark's own arguments, and the rest as a config's command line."""
+  """The benchmark's own arguments, and the rest as a config's command line.
+
+  Memory is kept as in a run.
+  """
+  main.keep_freed_memory()
   parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
   parser.add_argument('--note', default='', help='kept in the JSON')
   own, rest = parser.parse_known_args()

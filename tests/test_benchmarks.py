@@ -33,9 +33,9 @@ def result_of(monkeypatch, tmp_path):
   sys.modules.pop('common', None)
 
 
-def test_training(result_of, capsys):
+def test_train_throughput(result_of, capsys):
   sizes = '--batch-sizes=8,16'
-  result = result_of('training', sizes, '--steps=2', '--peak-size=64')
+  result = result_of('train_throughput', sizes, '--steps=2', '--peak-size=64')
   rows = result['rows']
   assert [row['batch'] for row in rows] == [8, 16]
   for row in rows:
@@ -44,6 +44,9 @@ def test_training(result_of, capsys):
     peak = result['peak_flops']['measured'] * result['devices']
     mfu = rate * result['flops_per_token'] / peak
     assert row['mfu'] == pytest.approx(mfu)
+    # Also what the formula leaves out (norms, noise), of a tiny network much.
+    assert row['compiler_flops_per_token'] > result['flops_per_token']
+    assert row['planned_gb'] > 0
   assert '| 16 |' in capsys.readouterr().out
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -522,3 +523,33 @@ def test_a_fault_of_the_program_keeps_its_traceback(
 def test_the_program_is_short():
   path = pathlib.Path(main.__file__)
   assert len(path.read_text().splitlines()) < 100
+
+
+@pytest.mark.skipif(
+  platform.libc_ver()[0] != 'glibc', reason='the C library is another'
+)
+@pytest.mark.parametrize('keeps', [True, False])
+def test_freed_memory_is_kept(tmp_path, keeps):
+  """Of 256 MB, asked for a second time, no page is new to the process."""
+  script = f"""
+import resource
+import numpy as np
+from sedd_jax import main
+
+def new_pages():
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  np.ones(2**25)
+  return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+assert not {keeps} or main.keep_freed_memory()
+new_pages()
+print(new_pages())
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', script],
+    env={'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert (int(done.stdout) < 64) == keeps
