@@ -11,7 +11,7 @@
 #
 # A score entropy diffusion model ([SEDD](https://arxiv.org/abs/2310.16834)) of
 # letters, trained on the help texts that every Python carries. It runs on a
-# CPU, GPU or TPU runtime; on two CPU cores it takes about three minutes.
+# CPU, GPU or TPU runtime; on two CPU cores it takes three to four minutes.
 
 # %%
 # What pip installs the package from: the folder of a checkout or a wheel that

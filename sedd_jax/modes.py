@@ -5,6 +5,7 @@ import functools
 import json
 import pathlib
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -294,10 +295,18 @@ def _sample(
   """Prints and writes samples, and the page of the first of them."""
   written: list[dict[str, Any]] = []
   for asked in requests:
+    begin = time.perf_counter()
     rows, samples = _drawn(run, asked)
+    seconds = time.perf_counter() - begin
     kept = [repr(text) for text in (asked.prompt, asked.suffix) if text]
     print(f'samples that keep {" and ".join(kept)}:' if kept else 'samples:')
     _print_rows(rows)
+    tokens = int(np.sum(samples.lengths))
+    print(
+      f'{tokens} tokens in {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s '
+      'with compilation; unigram entropy '
+      f'{generate.unigram_entropy(samples):.2f} nats'
+    )
     if not written and samples.path is not None:
       page = _page(run, asked.request, samples)
       report.write(workdir / 'denoising.html', page)

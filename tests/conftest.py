@@ -26,7 +26,10 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 # numpy's threads would fight those of the other processes of xdist.
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 # Most of the time goes into compiling what runs for milliseconds.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=1')
+os.environ.setdefault(
+  'XLA_FLAGS',
+  '--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true',
+)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

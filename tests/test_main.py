@@ -7,7 +7,9 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
+import numpy as np
 import pytest
 
 from sedd_jax import config_checks, main
@@ -362,7 +364,15 @@ def test_sample_takes_the_stored_config_prompt_and_suffix(copied, capsys):
     assert len(row['text']) == 20 and row['method'] == 'euler'
     assert row['text'].startswith('a ') and row['text'].endswith('end')
     assert row['text'][5:7] == ' b'
-  assert "that keep 'a {blank:3} b' and 'end':" in capsys.readouterr().out
+  told = capsys.readouterr().out
+  assert "that keep 'a {blank:3} b' and 'end':" in told
+  # The entropy of letters within a sample, by hand.
+  entropies = [
+    -sum(n / 20 * math.log(n / 20) for n in Counter(row['text']).values())
+    for row in samples
+  ]
+  assert '\n100 tokens in ' in told
+  assert f'unigram entropy {np.mean(entropies):.2f} nats\n' in told
   page = (copied / 'denoising.html').read_text()
   assert 'given = [1,1,0,0,0,1,1' in page
 

@@ -45,6 +45,7 @@ def executed(tmp_path, monkeypatch):
   return execute
 
 
+@pytest.mark.slow
 def test_quickstart(executed, capsys):
   notebook, shown = executed('quickstart')
   for name in ('evaluation.json', 'samples.jsonl', 'denoising.html'):
@@ -67,6 +68,7 @@ def test_quickstart(executed, capsys):
   assert notebook.texts[0] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_sedd_by_hand(executed):
   notebook, shown = executed('sedd_by_hand')
   assert len(shown.figures) == 3

@@ -158,3 +158,27 @@ def rows(
       samples.tokens, samples.lengths, request.seeds
     )
   ]
+
+
+def unigram_entropy(samples: Samples) -> float:
+  """Entropy of the tokens within a sample, the mean over samples.
+
+  Repetitive samples are low in it: a figure to be read beside a likelihood or a
+  perplexity under another model, which such samples flatter (arXiv 2409.02908).
+
+  Args:
+    samples: with at least one token each.
+
+  Returns:
+    Nats; at most the log of a sample's length.
+
+  >>> tokens = np.array([[0, 1, 2, 3], [5, 5, 5, 5]])
+  >>> round(unigram_entropy(Samples(tokens, np.array([4, 4]), 1)), 4)
+  0.6931
+  """
+  found = []
+  for tokens, length in zip(samples.tokens, samples.lengths):
+    _, counts = np.unique(tokens[:length], return_counts=True)
+    shares = counts / counts.sum()
+    found.append(-np.sum(shares * np.log(shares)))
+  return float(np.mean(found))

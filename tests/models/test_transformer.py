@@ -56,7 +56,7 @@ def keys_of(indices, seed=5):
 def tiny():
   """A network whose parameters are all random: at init most would be zero."""
   model = DiffusionTransformer(
-    num_states=9, hidden_size=16, num_layers=3, num_heads=2, cond_size=8
+    num_states=9, hidden_size=16, num_layers=2, num_heads=2, cond_size=8
   )
   params = jax.jit(model.init)(
     jax.random.key(0), jnp.zeros((1, 4), jnp.int32), jnp.ones(1)

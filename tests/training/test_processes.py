@@ -12,6 +12,7 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
 from sedd_jax.training import checkpoint, loop, metrics
 from tests.training import toys
@@ -95,6 +96,7 @@ def reference(workdir, **changes):
   )
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_stop_together(tmp_path):
   """SIGTERM to one of them: both save at the same step and exit with 0.
 
@@ -133,6 +135,7 @@ def test_sigterm_saves_and_exits_with_0(tmp_path):
   assert 3 <= last < 1000
 
 
+@pytest.mark.slow
 def test_killed_runs_continue_bit_identically(tmp_path):
   """kill -9 at random moments, saves and removals among them."""
   fields = {'num_steps': 60, 'log_every': 7, 'checkpoint_every': 2}
