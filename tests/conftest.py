@@ -1,6 +1,6 @@
 """What every test runs under: eight CPU devices, strict flags, a warm cache.
 
-- The machine code is little optimised, unless `XLA_FLAGS` says otherwise.
+- The machine code is not optimised, unless `XLA_FLAGS` says otherwise.
 - Compilations persist in `.jax_cache` (or `JAX_COMPILATION_CACHE_DIR`), so the
   second run of the tests is several times faster than the first.
 - A key that is used twice is an error (`jax_debug_key_reuse`).  To draw the
@@ -28,7 +28,7 @@ os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 # Most of the time goes into compiling what runs for milliseconds.
 os.environ.setdefault(
   'XLA_FLAGS',
-  '--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true',
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
 )
 
 import jax  # noqa: E402

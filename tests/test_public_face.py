@@ -476,32 +476,48 @@ def test_nothing_in_nothing_out(pair, shape):
   log_score = jnp.zeros((*shape, process.num_states))
   level = jnp.ones((shape[0], 1))
   losses = sj.losses
-  assert sj.posterior(process, tokens, tokens, 0.1, 0.2).shape == (
-    log_score.shape
-  )
-  loss = losses.score_entropy(log_score, tokens, tokens, level, process=process)
-  assert loss.shape == shape
-  chunked = losses.score_entropy_from_features(
-    jnp.zeros((*shape, WIDTH)),
-    jnp.zeros((WIDTH, process.num_states)),
-    jnp.zeros(process.num_states),
-    tokens,
-    tokens,
-    level,
-    process=process,
-  )
-  assert chunked.shape == shape
   fn = score_fn_of(process)
-  key = jax.random.key(0)
-  drawn = losses.dwdse(fn, key, tokens, process=process, schedule=schedule)
-  implicit = losses.implicit_score_entropy(
-    fn, tokens, jnp.ones(shape[0]), process=process
-  )
-  assert drawn.shape == implicit.shape == shape[:1]
-  sampled = sj.samplers.sample(
-    fn, jax.random.key(1), shape, process=process, schedule=schedule, steps=2
-  )
-  assert sampled.shape == shape
+
+  @jax.jit
+  def results():
+    return {
+      'posterior': sj.posterior(process, tokens, tokens, 0.1, 0.2),
+      'loss': losses.score_entropy(
+        log_score, tokens, tokens, level, process=process
+      ),
+      'chunked': losses.score_entropy_from_features(
+        jnp.zeros((*shape, WIDTH)),
+        jnp.zeros((WIDTH, process.num_states)),
+        jnp.zeros(process.num_states),
+        tokens,
+        tokens,
+        level,
+        process=process,
+      ),
+      'drawn': losses.dwdse(
+        fn, jax.random.key(0), tokens, process=process, schedule=schedule
+      ),
+      'implicit': losses.implicit_score_entropy(
+        fn, tokens, jnp.ones(shape[0]), process=process
+      ),
+      'sampled': sj.samplers.sample(
+        fn,
+        jax.random.key(1),
+        shape,
+        process=process,
+        schedule=schedule,
+        steps=2,
+      ),
+    }
+
+  assert {name: x.shape for name, x in results().items()} == {
+    'posterior': log_score.shape,
+    'loss': shape,
+    'chunked': shape,
+    'drawn': shape[:1],
+    'implicit': shape[:1],
+    'sampled': shape,
+  }
 
 
 def test_prompts_are_checked(pair):

@@ -1,5 +1,7 @@
 """Draws: their law at low probability, and what they depend on."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,15 @@ from sedd_jax.core import categorical, keys, times
 from tests import oracles
 
 RARE = 1 / 4096
+
+# Of these many draws the time goes into drawing, not into compiling.
+optimised = functools.partial(
+  jax.jit,
+  compiler_options={
+    'xla_backend_optimization_level': 3,
+    'xla_llvm_disable_expensive_passes': False,
+  },
+)
 VOCABULARIES = [256, 50_257]
 
 
@@ -43,7 +54,7 @@ def test_whether_to_jump(vocab_size):
   assert away[0, vocab_size] == 0
   count, calls = 2**22, 32
 
-  @jax.jit
+  @optimised
   def jumps(key, leave):
     drawn = categorical.bernoulli(key, leave, (count,))
     return jnp.sum(drawn, dtype=jnp.int32)
@@ -63,7 +74,7 @@ def test_where_to_jump(vocab_size, draws):
   row = jnp.asarray(reveal_row(vocab_size)).at[vocab_size].set(0)
   rows = 1000
 
-  @jax.jit
+  @optimised
   def where(key):
     x = jnp.full((rows,), vocab_size)
     weights = jnp.broadcast_to(row, (rows, vocab_size + 1))
@@ -87,7 +98,7 @@ def test_whole_draw_jumps_at_the_nominal_rate():
   rows, calls = 2**14, 60
   row = jnp.asarray(reveal_row(256))
 
-  @jax.jit
+  @optimised
   def jumps(key):
     x = jnp.full((rows,), 256)
     weights = jnp.broadcast_to(row, (rows, 257))

@@ -71,9 +71,10 @@ def test_far_noise_in_float32(graph, sigma):
   process = golden_numbers.process(graph, 4)
   rng = np.random.default_rng(3)
   log_score = rng.normal(size=(2, process.num_states)).astype(np.float32)
-  x_0 = jnp.array([0, 2])
-  x_t = jnp.array([4, 4]) if graph == 'absorb' else jnp.array([1, 3])
+  x_0 = np.array([0, 2])
+  x_t = np.array([4, 4]) if graph == 'absorb' else np.array([1, 3])
 
+  @jax.jit
   def total(log_score, sigma):
     return jnp.sum(
       sj.losses.score_entropy(log_score, x_t, x_0, sigma, process=process)
@@ -101,6 +102,7 @@ def test_features_at_infinite_noise():
   h = jax.random.normal(keys[0], (2, 3))
   kernel = jax.random.normal(keys[1], (3, 5))
 
+  @jax.jit
   def total(kernel, sigma):
     return sj.losses.score_entropy_from_features(
       h,
@@ -266,6 +268,7 @@ def test_chunked_head_is_the_plain_loss(graph, scale, chunk, x64):
       chunk=chunk,
     )
 
+  chunked, plain = jax.jit(chunked), jax.jit(plain)
   args = tuple(map(jnp.asarray, (h, kernel, bias)))
   np.testing.assert_allclose(chunked(*args), plain(*args), rtol=1e-9)
   weights = rng.random((2, 5))
@@ -413,6 +416,7 @@ def test_derivatives_are_those_of_finite_differences(graph, x64):
   x_0 = rng.integers(4, size=(2, 3))
   x_t = np.where(rng.random((2, 3)) < 0.5, process.num_states - 1, x_0)
 
+  @jax.jit
   def total(log_score, sigma):
     return sj.losses.score_entropy(
       log_score, x_t, x_0, sigma, process=process
@@ -428,6 +432,7 @@ def test_gradient_is_finite_where_tokens_are_clean():
   process = sj.processes.Absorbing(vocab_size=3)
   x = jnp.array([[0, 1]])
 
+  @jax.jit
   def total(log_score):
     return sj.losses.score_entropy(
       log_score, x, x, jnp.zeros((1, 1)), process=process
