@@ -66,10 +66,11 @@ def jax_side(
   import jax
   import train_throughput
 
-  from sedd_jax import systems
+  from sedd_jax import main, systems
   from sedd_jax.models import pretrained
   from sedd_jax.systems import parts
 
+  main.keep_freed_memory()
   system = common.system_of(config)
   params, aux = jax.jit(system.init)(jax.random.key(config.seed))
   # At the start all logits are 0, which would compare nothing.
