@@ -33,6 +33,7 @@ def result_of(monkeypatch, tmp_path):
   sys.modules.pop('common', None)
 
 
+@pytest.mark.slow
 def test_train_throughput(result_of, capsys):
   sizes = '--batch-sizes=16'
   result = result_of('train_throughput', sizes, '--steps=2', '--peak-size=64')
@@ -50,6 +51,7 @@ def test_train_throughput(result_of, capsys):
   assert '| 16 |' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_sampling(result_of, capsys):
   result = result_of(
     'sampling', '--batches=2', '--steps=3', '--repeats=1', '--note=small'

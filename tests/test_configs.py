@@ -105,6 +105,7 @@ def test_medium_is_the_small_one_enlarged():
 STEPPED = ('quickstart', 'text8_uniform', 'owt_absorb_medium')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', RECIPES)
 def test_a_recipe_makes_a_step(name, tiny_text):
   """Its own process, schedule, loss and optimizer on a shrunken shape.

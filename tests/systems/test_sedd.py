@@ -139,6 +139,7 @@ def test_golden_trajectory(graph, run):
   np.testing.assert_array_equal(path[-1], final)
 
 
+@pytest.mark.slow
 def test_training_is_the_same_on_any_layout():
   """Of devices, of the state over them, of a batch in micro-batches.
 
