@@ -1,25 +1,17 @@
-"""Layers of the transformer: linear maps, norm, modulation, dropout, attention.
+"""Layers of the transformer: linear maps, norm, modulation, dropout.
 
 Parameters are float32.  A layer with a `dtype` does its matrix product in it;
 everything between the products is float32.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
-
-from sedd_jax.core import names
-
-ATTENTION = ('auto', 'xla', 'cudnn')
-
-# cuDNN's fused attention: largest head by the compute capability it needs.
-_CUDNN_HEAD_DIMS = ((9.0, 256), (0.0, 128))
-_CUDNN_DTYPES = ('bfloat16', 'float16')
 
 
 def fan_in_uniform(
@@ -134,148 +126,3 @@ def dropout(x: Array, keys: Array | None, rate: float) -> Array:
     keys
   )
   return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
-
-
-def compute_capability() -> float | None:
-  """Of the CUDA GPU that computes by default, e.g. 9.0; None without one."""
-  device = jax.config.jax_default_device  # type: ignore[attr-defined]
-  if not isinstance(device, jax.Device):
-    device = jax.local_devices(backend=device)[0]
-  try:
-    return float(device.compute_capability)
-  # Other platforms have no such attribute, or (ROCm) no number in it.
-  except (AttributeError, ValueError):
-    return None
-
-
-def cudnn_obstacle(
-  dtype: DTypeLike,
-  head_dim: int,
-  length: int,
-  masked: bool,
-  capability: float | None,
-) -> str | None:
-  """Why cuDNN's fused attention cannot be used, or None where it can.
-
-  The conditions are those of `jax.nn.dot_product_attention`, known before
-  anything is compiled.
-
-  Args:
-    dtype: of queries, keys and values.
-    head_dim: width of a head.
-    length: positions a sequence.
-    masked: whether some keys may be masked.
-    capability: the GPU's compute capability; None for another device.
-
-  Returns:
-    One clause for an error's text, or None.
-
-  >>> cudnn_obstacle('bfloat16', 64, 1024, False, 9.0)
-  >>> cudnn_obstacle('float32', 64, 1024, False, 9.0)
-  'it computes in bfloat16 or float16, not float32'
-  """
-  if capability is None:
-    return 'it needs a CUDA GPU'
-  if jnp.dtype(dtype).name not in _CUDNN_DTYPES:
-    return (
-      f'it computes in {" or ".join(_CUDNN_DTYPES)}, not '
-      f'{jnp.dtype(dtype).name}'
-    )
-  largest = next(dim for least, dim in _CUDNN_HEAD_DIMS if capability >= least)
-  if head_dim > largest or head_dim % 8:
-    return (
-      f'on this GPU a head is a multiple of 8 up to {largest} wide, not '
-      f'{head_dim}'
-    )
-  if masked and length % 2:
-    return f'with a mask the length must be even, not {length}'
-  return None
-
-
-def attention_implementation(
-  requested: str,
-  *,
-  dtype: DTypeLike,
-  head_dim: int,
-  length: int,
-  masked: bool,
-  capability: float | None,
-) -> Literal['xla', 'cudnn']:
-  """The kernel that a field's value stands for.
-
-  Args:
-    requested: 'auto' (cuDNN where it can be used, else XLA), 'xla' or 'cudnn'.
-    dtype: see `cudnn_obstacle`, also for what follows.
-    head_dim: width of a head.
-    length: positions a sequence.
-    masked: whether some keys may be masked.
-    capability: the GPU's compute capability; None for another device.
-
-  Returns:
-    'xla' or 'cudnn'.
-
-  Raises:
-    ValueError: for another name, or for 'cudnn' where it cannot be used.
-
-  >>> attention_implementation('auto', dtype='bfloat16', head_dim=64,
-  ...                          length=1024, masked=False, capability=None)
-  'xla'
-  """
-  if requested not in ATTENTION:
-    raise ValueError(
-      f'unknown attention {requested!r}; '
-      f'{names.alternatives(requested, ATTENTION)}'
-    )
-  if requested == 'xla':
-    return 'xla'
-  obstacle = cudnn_obstacle(dtype, head_dim, length, masked, capability)
-  if requested == 'auto':
-    return 'xla' if obstacle else 'cudnn'
-  if obstacle:
-    raise ValueError(
-      f"attention='cudnn' cannot be used: {obstacle}; use 'auto' or 'xla'"
-    )
-  return 'cudnn'
-
-
-def attention(
-  query: Array,
-  key: Array,
-  value: Array,
-  valid: Array | None = None,
-  implementation: str = 'auto',
-) -> Array:
-  """Full softmax attention, scaled by head_dim^-1/2; the softmax is float32.
-
-  Args:
-    query: `[batch, length, heads, head_dim]`.
-    key: the same shape.
-    value: the same shape.
-    valid: `[batch, length]` bool, keys that are attended, or None for all.
-      Where a row has none, its result is finite and means nothing.
-    implementation: 'auto', 'xla' or 'cudnn'.
-
-  Returns:
-    `[batch, length, heads, head_dim]` of the arguments' dtype.
-
-  Raises:
-    ValueError: before compilation, see `attention_implementation`.
-  """
-  batch, length, _, head_dim = query.shape
-  kernel = attention_implementation(
-    implementation,
-    dtype=query.dtype,
-    head_dim=head_dim,
-    length=length,
-    masked=valid is not None,
-    capability=compute_capability(),
-  )
-  mask = None
-  if valid is not None:
-    mask = valid[:, None, None, :]
-    if kernel == 'cudnn':
-      # It wants the queries' axis written out.
-      mask = jnp.broadcast_to(mask, (batch, 1, length, length))
-  return jax.nn.dot_product_attention(
-    query, key, value, mask=mask, implementation=kernel
-  )

@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from sedd_jax.core import shapes
+from sedd_jax.models import attention as attention_lib
 from sedd_jax.models import embeddings, heads, layers
 
 
@@ -28,7 +29,7 @@ class Block(nn.Module):
     num_heads: attention heads.
     dropout: rate on the output of either branch, before its gate.
     dtype: of the products.
-    attention: see `layers.attention`.
+    attention: see `attention.attention`.
   """
 
   hidden_size: int
@@ -87,7 +88,7 @@ class Block(nn.Module):
     u = layers.modulated(layers.LayerNorm(name='norm_1')(h), shift_1, scale_1)
     qkv = linear(3 * self.hidden_size, 'qkv', use_bias=False)(u)
     q, k, v = jnp.unstack(qkv.reshape(heads_shape), axis=2)
-    u = layers.attention(
+    u = attention_lib.attention(
       embeddings.rotated(q),
       embeddings.rotated(k),
       v,
@@ -124,7 +125,8 @@ class DiffusionTransformer(nn.Module):
     scan_layers: scan over the blocks, or write them out, which compiles more
       slowly and runs faster.
     remat: compute the blocks' insides again in the backward pass.
-    attention: 'auto', 'xla' or 'cudnn'; see `layers.attention_implementation`.
+    attention: 'auto', 'xla' or 'cudnn'; see
+      `attention.attention_implementation`.
 
   >>> import jax
   >>> import jax.numpy as jnp

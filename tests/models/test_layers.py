@@ -41,58 +41,6 @@ def test_linear_and_its_dtype():
   np.testing.assert_allclose(out.astype('float32'), expected, atol=0.03)
 
 
-def test_attention_is_softmax_over_valid_keys():
-  rng = np.random.default_rng(2)
-  q, k, v = rng.normal(size=(3, 2, 5, 2, 4)).astype(np.float32)
-  valid = np.array([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1]], bool)
-  weights = np.exp(np.einsum('btnh,bsnh->bnts', q, k) / 2)
-  weights *= valid[:, None, None]
-  weights /= weights.sum(-1, keepdims=True)
-  expected = np.einsum('bnts,bsnh->btnh', weights, v)
-  out = layers.attention(*map(jnp.asarray, (q, k, v, valid)), 'xla')
-  np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
-
-
-CUDNN = dict(
-  dtype='bfloat16', head_dim=64, length=7, masked=False, capability=8.0
-)
-
-
-@pytest.mark.parametrize(
-  'changes, obstacle',
-  [
-    ({}, None),
-    (dict(dtype='float16'), None),
-    (dict(masked=True, length=8), None),
-    (dict(head_dim=128), None),
-    (dict(head_dim=256, capability=9.0), None),
-    (dict(capability=None), 'it needs a CUDA GPU'),
-    (dict(dtype='float32'), 'not float32'),
-    (dict(head_dim=60), 'not 60'),
-    (dict(head_dim=136), 'up to 128 wide, not 136'),
-    (dict(head_dim=264, capability=9.0), 'up to 256 wide, not 264'),
-    (dict(masked=True), 'must be even, not 7'),
-  ],
-)
-def test_where_cudnn_can_be_used(changes, obstacle):
-  case = CUDNN | changes
-  found = layers.cudnn_obstacle(**case)
-  assert found is None if obstacle is None else obstacle in found
-  auto = layers.attention_implementation('auto', **case)
-  assert auto == ('xla' if obstacle else 'cudnn')
-  assert layers.attention_implementation('xla', **case) == 'xla'
-  if obstacle:
-    with pytest.raises(ValueError, match=obstacle):
-      layers.attention_implementation('cudnn', **case)
-  else:
-    assert layers.attention_implementation('cudnn', **case) == 'cudnn'
-
-
-def test_this_computer_has_no_compute_capability_on_cpu():
-  with jax.default_device(jax.devices('cpu')[0]):
-    assert layers.compute_capability() is None
-
-
 def test_dropout_keeps_the_mean_and_the_stated_share():
   x = jnp.full((4, 100, 100), 3.0)
   keys = jax.random.split(jax.random.key(0), 4)
