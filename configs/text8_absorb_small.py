@@ -2,7 +2,7 @@
 
   python -m sedd_jax.main --config=configs/text8_absorb_small.py
 
-Hardware: two CPU cores; 3.5 M parameters, 5.12 M characters.  The recipe is
+Hardware: two CPU cores; 4.1 M parameters, 5.12 M characters.  The recipe is
 ours, for comparisons at equal size; figures are in docs/benchmarks.md.
 """
 

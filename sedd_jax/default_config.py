@@ -195,7 +195,7 @@ FIELDS: dict[str, Field] = {
   ),
   'optimizer.name': Field('adamw', 'The optimizer.', ('adamw', 'adam', 'sgd')),
   'optimizer.learning_rate': Field(
-    3e-4, 'Learning rate after the warm-up; constant.', '> 0'
+    3e-4, 'The largest learning rate, that after the warm-up.', '> 0'
   ),
   'optimizer.beta1': Field(0.9, 'Adam: decay of the mean.', 'in [0, 1)'),
   'optimizer.beta2': Field(0.999, 'Adam: decay of the square.', 'in [0, 1)'),
@@ -203,6 +203,14 @@ FIELDS: dict[str, Field] = {
   'optimizer.weight_decay': Field(0.0, 'AdamW: weight decay.', '>= 0'),
   'optimizer.warmup_steps': Field(
     2500, 'Steps in which the learning rate rises linearly.', '>= 0'
+  ),
+  'optimizer.decay': Field(
+    'none',
+    'How the learning rate falls after the warm-up.',
+    ('none', 'linear', 'cosine'),
+  ),
+  'optimizer.decay_steps': Field(
+    0, 'Steps after which a decay has come to 0, warm-up included.', '>= 0'
   ),
   'optimizer.clip_norm': Field(
     1.0, 'Global norm that gradients are clipped to; 0: no clip.', '>= 0'

@@ -1,9 +1,10 @@
 """Adam and SGD as in SEDD's released code, and the running mean of parameters.
 
-One update, n counted from 1 (arXiv 2310.16834, appendix C.3, and its code):
+One update, n counted from 1 (arXiv 2310.16834, appendix C.3, and its code, in
+which decay_n is 1):
 
   g <- g min(1, clip_norm / (|g| + 1e-6))        |g| over all parameters
-  lr_n = learning_rate min(n / warmup_steps, 1)
+  lr_n = learning_rate min(n / warmup_steps, 1) decay_n
   p <- p - lr_n (Adam(g) + weight_decay p)       arXiv 1711.05101
   d_n = min(ema_decay, (1 + n) / (10 + n))
   e <- e - (1 - d_n) (e - p)
@@ -63,26 +64,69 @@ def sgd() -> optax.GradientTransformation:
 OPTIMIZERS = {'adamw': adamw, 'adam': adam, 'sgd': sgd}
 
 
-def warmup(
-  learning_rate: float, warmup_steps: int
+def _none(share: Array) -> Array:
+  return jnp.ones_like(share)
+
+
+def _linear(share: Array) -> Array:
+  return 1 - share
+
+
+def _cosine(share: Array) -> Array:
+  return (1 + jnp.cos(jnp.pi * share)) / 2
+
+
+# Of the share of the steps between warm-up and end that were made.
+DECAYS = {'none': _none, 'linear': _linear, 'cosine': _cosine}
+
+
+def rates(
+  learning_rate: float,
+  *,
+  warmup_steps: int = 0,
+  decay: str = 'none',
+  decay_steps: int = 0,
 ) -> Callable[[ArrayLike], Array]:
-  """Rises linearly in the first `warmup_steps` updates, then is constant.
+  """The learning rate: a linear rise, then constant or a fall to 0.
 
   Args:
-    learning_rate: the constant.
+    learning_rate: the largest.
     warmup_steps: update number `warmup_steps` is the first to take all of it.
+    decay: of `DECAYS`; 'linear' and 'cosine' (arXiv 1608.03983, one period)
+      fall from the end of the warm-up on.
+    decay_steps: updates after which the rate is 0, warm-up included.
 
   Returns:
     `(step) ->` the rate of the update made after `step` others, a scalar.
 
-  >>> rate = warmup(1.0, 4)
-  >>> [float(rate(step)) for step in (0, 1, 3, 9)]
+  Raises:
+    ValueError: an unknown decay, or a number of steps that does not fit it.
+
+  >>> [float(rates(1.0, warmup_steps=4)(step)) for step in (0, 1, 3, 9)]
   [0.25, 0.5, 1.0, 1.0]
+  >>> rate = rates(1.0, warmup_steps=2, decay='linear', decay_steps=6)
+  >>> [float(rate(step)) for step in range(7)]
+  [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
   """
+  law = names.resolve(DECAYS, decay, 'decay')
+  if decay == 'none' and decay_steps:
+    raise ValueError(
+      f"decay_steps = {decay_steps} without a decay: use decay='linear' or "
+      "'cosine'"
+    )
+  if decay != 'none' and decay_steps <= warmup_steps:
+    raise ValueError(
+      f'decay {decay!r} needs decay_steps beyond the warm-up of '
+      f'{warmup_steps}, not {decay_steps}; training.num_steps is usual'
+    )
 
   def rate(step: ArrayLike) -> Array:
-    number = jnp.asarray(step).astype(numerics.compute_dtype()) + 1
-    return learning_rate * jnp.minimum(number / max(warmup_steps, 1), 1)
+    made = jnp.asarray(step).astype(numerics.compute_dtype())
+    rise = jnp.minimum((made + 1) / max(warmup_steps, 1), 1)
+    span = max(decay_steps - warmup_steps, 1)
+    return (
+      learning_rate * rise * law(jnp.clip((made - warmup_steps) / span, 0, 1))
+    )
 
   return rate
 
@@ -107,6 +151,8 @@ def make(
   *,
   learning_rate: float,
   warmup_steps: int = 0,
+  decay: str = 'none',
+  decay_steps: int = 0,
   clip_norm: float = 0.0,
   beta1: float = 0.9,
   beta2: float = 0.999,
@@ -117,8 +163,10 @@ def make(
 
   Args:
     name: of `OPTIMIZERS`.
-    learning_rate: after the warm-up.
+    learning_rate: the largest.
     warmup_steps: updates in which the rate rises; 0: none.
+    decay: how it falls afterwards; see `rates`.
+    decay_steps: updates after which it is 0.
     clip_norm: global norm that gradients are clipped to; 0: no clip.
     beta1: Adam's decay of the mean; sgd has none.
     beta2: Adam's decay of the square; sgd has none.
@@ -129,8 +177,8 @@ def make(
     An `Optimizer`.
 
   Raises:
-    ValueError: an unknown name, or weight decay for an optimizer that has
-      none.
+    ValueError: an unknown name, weight decay for an optimizer that has none,
+      or a decay of the rate without its number of steps.
   """
   scaling = names.resolve(OPTIMIZERS, name, 'optimizer')
   offered = {
@@ -145,7 +193,12 @@ def make(
       f'optimizer {name!r} has no weight decay ({weight_decay} was asked for); '
       'adamw has'
     )
-  rate = warmup(learning_rate, warmup_steps)
+  rate = rates(
+    learning_rate,
+    warmup_steps=warmup_steps,
+    decay=decay,
+    decay_steps=decay_steps,
+  )
   chain = optax.chain(
     clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
     scaling(**taken),

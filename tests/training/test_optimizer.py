@@ -88,3 +88,34 @@ def test_unknown_name_lists_the_known_ones():
 def test_weight_decay_is_not_dropped_in_silence(name):
   with pytest.raises(ValueError, match=f'{name}.*no weight decay'):
     optimizer.make(name, learning_rate=1.0, weight_decay=0.1)
+
+
+@pytest.mark.parametrize('decay', ['linear', 'cosine'])
+def test_the_rate_falls_from_the_warm_up_to_0(decay):
+  updates = optimizer.make(
+    'sgd', learning_rate=2.0, warmup_steps=3, decay=decay, decay_steps=13
+  )
+  found = [float(updates.learning_rate(step)) for step in range(16)]
+  share = np.arange(10) / 10
+  fall = 1 - share if decay == 'linear' else (1 + np.cos(np.pi * share)) / 2
+  expected = [2 / 3, 4 / 3, 2, *(2 * fall), 0, 0, 0]
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+  params = {'w': jnp.array([1.0])}
+  opt_state = updates.init(params)
+  for step in range(8):
+    change, opt_state = updates.update({'w': jnp.ones(1)}, opt_state, params)
+    np.testing.assert_allclose(change['w'], -expected[step], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'options, message',
+  [
+    (dict(decay='cosin', decay_steps=9), "nearest: cosine"),
+    (dict(decay='linear'), 'decay_steps beyond the warm-up of 5, not 0'),
+    (dict(decay='cosine', decay_steps=5), 'beyond the warm-up of 5, not 5'),
+    (dict(decay_steps=9), "without a decay: use decay='linear' or 'cosine'"),
+  ],
+)
+def test_decays_that_do_not_fit(options, message):
+  with pytest.raises(ValueError, match=message):
+    optimizer.make('sgd', learning_rate=1.0, warmup_steps=5, **options)
