@@ -407,7 +407,7 @@ def main() -> None:
       **common.machine(),
       'torch': version,
       'note': own.note,
-      'config': command.config.to_dict(),
+      'config': common.told(command.config),
       'parameters': count,
       'logit_error': error,
       'rounds': own.rounds,

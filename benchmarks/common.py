@@ -53,6 +53,16 @@ def system_of(config: Any) -> System:
   return systems.make(config, types.SimpleNamespace(vocab_size=size))
 
 
+def told(config: Any) -> dict[str, Any]:
+  """A config as a dict, in which files have lost their folders."""
+  result = config.to_dict()
+  data = result['data']
+  data['path'] = ','.join(
+    pathlib.PurePath(path).name for path in data['path'].split(',')
+  )
+  return result
+
+
 def machine() -> dict[str, Any]:
   """Where and with what something was measured."""
   devices = jax.devices()

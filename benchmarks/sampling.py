@@ -83,7 +83,7 @@ def main() -> None:
       'benchmark': 'sampling',
       **where,
       'note': own.note,
-      'config': config.to_dict(),
+      'config': common.told(config),
       'repeats': own.repeats,
       'rows': rows,
     },

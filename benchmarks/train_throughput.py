@@ -245,7 +245,7 @@ def main() -> None:
       'benchmark': 'train_throughput',
       **where,
       'note': own.note,
-      'config': config.to_dict(),
+      'config': common.told(config),
       'steps': own.steps,
       'flops_per_token': flops,
       'peak_flops': {'measured': peak, 'size': size, 'data_sheet': sheet},

@@ -20,10 +20,10 @@ TINY = [
 
 @pytest.fixture
 def result_of(monkeypatch, tmp_path):
-  def run(name, *arguments):
+  def run(name, *arguments, common=TINY):
     output = tmp_path / 'new' / f'{name}.json'
     script = FOLDER / f'{name}.py'
-    argv = [str(script), *TINY, f'--output={output}', *arguments]
+    argv = [str(script), *common, f'--output={output}', *arguments]
     monkeypatch.setattr(sys, 'argv', argv)
     monkeypatch.syspath_prepend(FOLDER)
     runpy.run_path(str(script), run_name='__main__')
@@ -92,6 +92,55 @@ def test_a_mistake_is_told_in_one_line(result_of, capsys):
   with pytest.raises(SystemExit):
     result_of('sampling', '--config.model.hiden_size=8')
   assert 'hidden_size' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_bound_error(result_of, trained, capsys):
+  arguments = ['--mode=evaluate', f'--workdir={trained}', '--calls=32']
+  result = result_of(
+    'bound_error', *arguments, '--points=2', '--reference=2', common=[]
+  )
+  rows = {row['times']: row for row in result['rows']}
+  names = ['independent', 'stratified', 'importance', 'quadrature']
+  assert list(rows) == [*names, 'reference']
+  # Of importance 12 sequences are evaluated and 4 fit, at 2 times each.
+  assert [rows[name]['calls'] for name in names] == [32] * 4
+  assert rows['importance']['sequences'] == 12
+  assert rows['reference']['calls'] == 64
+  for row in rows.values():
+    assert row['standard_error'] > 0
+  far = abs(
+    rows['stratified']['bits_per_character']
+    - rows['reference']['bits_per_character']
+  )
+  assert far < 5 * rows['stratified']['standard_error']
+  assert result['config']['data']['path'] == 'tiny.txt'
+  assert '| independent | 1 | 32 |' in capsys.readouterr().out
+
+
+def test_more_calls_than_sequences(result_of, trained):
+  arguments = ['--mode=evaluate', f'--workdir={trained}', '--calls=64']
+  with pytest.raises(SystemExit, match='60 sequences, not 64'):
+    result_of('bound_error', *arguments, common=[])
+
+
+def test_training_runs(result_of, trained, capsys):
+  result = result_of('training_runs', str(trained), common=[])
+  (row,), (run,) = result['rows'], result['runs']
+  evaluation = json.loads((trained / 'evaluation.json').read_text())
+  assert row['bits'] == evaluation['bits_per_character']
+  assert row['M tokens'] == 30 * 8 * 16 / 1e6
+  assert [point['step'] for point in run['curve']] == [20]
+  assert run['hours'] > 0 and len(run['samples']) == 4
+  assert run['config']['data']['path'] == 'tiny.txt'
+  assert '| tiny | absorbing |' in capsys.readouterr().out
+
+
+def test_a_folder_without_a_run(result_of, tmp_path):
+  with pytest.raises(
+    SystemExit, match='no finished run: it has no config.json'
+  ):
+    result_of('training_runs', str(tmp_path), common=[])
 
 
 @pytest.mark.parametrize(

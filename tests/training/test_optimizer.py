@@ -110,7 +110,7 @@ def test_the_rate_falls_from_the_warm_up_to_0(decay):
 @pytest.mark.parametrize(
   'options, message',
   [
-    (dict(decay='cosin', decay_steps=9), "nearest: cosine"),
+    (dict(decay='cosin', decay_steps=9), 'nearest: cosine'),
     (dict(decay='linear'), 'decay_steps beyond the warm-up of 5, not 0'),
     (dict(decay='cosine', decay_steps=5), 'beyond the warm-up of 5, not 5'),
     (dict(decay_steps=9), "without a decay: use decay='linear' or 'cosine'"),

@@ -1,0 +1,103 @@
+"""What finished runs reached: a table, and JSON with their curves and samples.
+
+  python benchmarks/training_runs.py runs/A runs/B --output=FILE
+
+Reads the folders that `python -m sedd_jax.main` has written.  Characters are
+those trained on, repetitions counted; hours are those of the training steps.
+"""
+
+import argparse
+import json
+import pathlib
+from typing import Any
+
+import common
+
+from sedd_jax import config_checks, flags
+
+
+def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The objects of a file with one a line."""
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def told(folder: pathlib.Path) -> dict[str, Any]:
+  """All that is kept of a run.
+
+  Raises:
+    SystemExit: a folder without a run that was trained and evaluated.
+  """
+  try:
+    config = config_checks.read(folder / flags.CONFIG_FILE)
+    lines = lines_of(folder / 'metrics.jsonl')
+    evaluation = json.loads((folder / 'evaluation.json').read_text())
+    samples = lines_of(folder / 'samples.jsonl')
+  except FileNotFoundError as error:
+    missing = pathlib.Path(error.filename).name
+    raise SystemExit(
+      f'{folder} is no finished run: it has no {missing}'
+    ) from error
+  per_step = config.training.batch_size * config.data.seq_len
+  curve = [
+    {
+      'step': line['step'],
+      'tokens': line['step'] * per_step,
+      **in_bits(line['validation']),
+    }
+    for line in lines
+    if 'validation' in line
+  ]
+  return {
+    'run': folder.name,
+    'config': common.told(config),
+    'step': evaluation['step'],
+    'tokens': evaluation['step'] * per_step,
+    'hours': sum(line['timing'].get('seconds', 0) for line in lines) / 3600,
+    'curve': curve,
+    'evaluation': evaluation,
+    'samples': [sample['text'] for sample in samples[:4]],
+  }
+
+
+def in_bits(result: dict[str, Any]) -> dict[str, Any]:
+  """Bits a character of an evaluation, and their standard error."""
+  bits, error = result['bits_per_character'], result['standard_error']
+  per_nat = bits / result['nats_per_token']
+  return {'bits': bits, 'error': None if error is None else error * per_nat}
+
+
+def row_of(run: dict[str, Any]) -> dict[str, Any]:
+  """A row of the table."""
+  result = run['evaluation']
+  return {
+    'run': run['run'],
+    'noise': run['config']['process']['name'],
+    'seed': run['config']['seed'],
+    'steps': run['step'],
+    'M tokens': run['tokens'] / 1e6,
+    'hours': run['hours'],
+    'protocol': result['protocol'],
+    'split': result['split'],
+    'sequences': result['num_sequences'],
+    **in_bits(result),
+  }
+
+
+def main() -> None:
+  """Collects, prints, writes."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('runs', nargs='+', type=pathlib.Path)
+  parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
+  own = parser.parse_args()
+  runs = [told(folder) for folder in own.runs]
+  rows = [row_of(run) for run in runs]
+  print(common.table(list(rows[0]), rows))
+  common.write(
+    own.output, {'benchmark': 'training_runs', 'rows': rows, 'runs': runs}
+  )
+
+
+if __name__ == '__main__':
+  main()
