@@ -43,6 +43,23 @@ def log_expm1(x: ArrayLike) -> Array:
   return x + jnp.log(-jnp.expm1(-x))
 
 
+def logaddexp(a: Array, b: Array) -> Array:
+  """log(e^a + e^b); -inf with a gradient of 0 where both are -inf.
+
+  `jnp.logaddexp` has the value, and a gradient of NaN there.
+
+  Args:
+    a: any shape.
+    b: broadcasts with `a`.
+
+  Returns:
+    The broadcast shape.
+  """
+  nothing = jnp.isneginf(a) & jnp.isneginf(b)
+  inside = jnp.logaddexp(jnp.where(nothing, 0, a), jnp.where(nothing, 0, b))
+  return jnp.where(nothing, -jnp.inf, inside)
+
+
 def _excess_series(d: Array) -> Array:
   """d - log(1 + d) for |d| <= 0.3, by Taylor to the dtype's precision.
 

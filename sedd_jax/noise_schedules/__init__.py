@@ -1,9 +1,21 @@
 """Noise schedules: how much noise there is at time t."""
 
-from sedd_jax.noise_schedules.base import Continuous
+from sedd_jax.noise_schedules.base import Continuous, Steps
 from sedd_jax.noise_schedules.geometric import Geometric
 from sedd_jax.noise_schedules.log_linear import LogLinear
+from sedd_jax.noise_schedules.step_betas import StepBetas
 
-SCHEDULES = {'log_linear': LogLinear, 'geometric': Geometric}
+SCHEDULES = {
+  'log_linear': LogLinear,
+  'geometric': Geometric,
+  'step_betas': StepBetas,
+}
 
-__all__ = ['SCHEDULES', 'Continuous', 'Geometric', 'LogLinear']
+__all__ = [
+  'SCHEDULES',
+  'Continuous',
+  'Geometric',
+  'LogLinear',
+  'StepBetas',
+  'Steps',
+]

@@ -213,7 +213,7 @@ class Relaxing(TokenProcess):
       constant_values=-jnp.inf,
     )
     keep, move = self._log_move(start, stop, log_x[..., 0])
-    return jnp.logaddexp(
+    return numerics.logaddexp(
       shapes.expand(keep, log_x) + log_x,
       shapes.expand(move, log_x)
       + shapes.along_last(jnp.log(self.prior_probs()), log_x),
@@ -223,7 +223,7 @@ class Relaxing(TokenProcess):
     """log of `backward`, `[..., length, num_states]`."""
     log_own = jnp.log(self._as_distribution(y))
     keep, move = self._log_move(start, stop, y)
-    return jnp.logaddexp(
+    return numerics.logaddexp(
       shapes.expand(keep, log_own) + log_own,
       shapes.expand(move, log_own) + jnp.log(self.prior_probs())[y][..., None],
     )

@@ -13,9 +13,111 @@ EXAMPLES = [
   for name, schedule in noise_schedules.SCHEDULES.items()
   for i, example in enumerate(schedule.examples())
 ]
+CONTINUOUS, STEPS = (
+  [p for p in EXAMPLES if isinstance(p.values[0], kind)]
+  for kind in (noise_schedules.Continuous, noise_schedules.Steps)
+)
 
 
-@pytest.mark.parametrize('schedule', EXAMPLES)
+def test_a_schedule_is_of_one_kind():
+  assert len(CONTINUOUS) + len(STEPS) == len(EXAMPLES)
+
+
+@pytest.mark.parametrize('schedule', STEPS)
+class TestContractInSteps:
+  def test_levels_increase_from_0(self, schedule):
+    levels = schedule.level(np.arange(schedule.num_steps + 1))
+    assert levels[0] == 0 and np.all(np.diff(levels) > 0)
+
+  def test_ends_near_the_prior(self, schedule):
+    assert np.exp(-schedule.level(schedule.num_steps)) < 0.01
+
+  def test_any_shape(self, schedule):
+    steps = jnp.full((2, 3), 1)
+    assert schedule.level(steps).shape == (2, 3)
+    assert (
+      schedule.level(1).shape == () and schedule.level(1).dtype == 'float32'
+    )
+
+  def test_passes_through_jit_by_value(self, schedule):
+    traces = []
+
+    @jax.jit
+    def level(schedule, step):
+      traces.append(1)
+      return schedule.level(step)
+
+    copy = jax.tree.unflatten(
+      jax.tree.structure(schedule), jax.tree.leaves(schedule)
+    )
+    assert copy == schedule
+    np.testing.assert_array_equal(level(schedule, 2), schedule.level(2))
+    level(copy, 1)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize('steps', [10, 100, 1000, 4000])
+def test_golden_betas_of_multinomial_diffusion(steps, x64):
+  golden = golden_numbers.load('multinomial')
+  schedule = noise_schedules.StepBetas(num_steps=steps, min_alpha=0.001**0.5)
+  alphas = 1 - schedule.betas_table()
+  np.testing.assert_allclose(alphas, golden[f'alphas_T{steps}'], rtol=1e-9)
+  if steps < 4000:
+    # The reference sums in float64 and rounds to float32.
+    np.testing.assert_allclose(
+      -schedule.level(np.arange(1, steps + 1)),
+      golden[f'log_cumprod_alpha_T{steps}'],
+      rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize('steps', [10, 100, 1000])
+@pytest.mark.parametrize(
+  'law, name', [('cosine', 'cosine'), ('reciprocal', 'jsd')]
+)
+def test_golden_betas_of_d3pm(law, name, steps, x64):
+  golden = golden_numbers.load('d3pm')
+  least = 0.001 if law == 'cosine' else 0.0
+  schedule = noise_schedules.StepBetas(
+    num_steps=steps, betas=law, min_alpha=least
+  )
+  np.testing.assert_allclose(
+    schedule.betas_table(), golden[f'betas_{name}_T{steps}'], rtol=1e-9
+  )
+  np.testing.assert_allclose(
+    np.exp(-schedule.level(np.arange(1, steps + 1))),
+    golden[f'alphabar_{name}_T{steps}'],
+    rtol=1e-9,
+    atol=1e-15,
+  )
+
+
+def test_golden_linear_betas():
+  golden = golden_numbers.load('d3pm')
+  schedule = noise_schedules.StepBetas(
+    num_steps=10, betas='linear', min_alpha=0.0
+  )
+  np.testing.assert_allclose(
+    schedule.betas_table(), golden['betas_linear_uniform_T10'], rtol=1e-12
+  )
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (dict(num_steps=1), 'num_steps must be at least 2, not 1'),
+    (dict(betas='cosin'), 'nearest: cosine'),
+    (dict(betas='linear', first=0.5, last=0.1), 'first <= last'),
+    (dict(betas='linear', last=1.5), 'last <= 1'),
+    (dict(min_alpha=1.0), 'min_alpha must be in'),
+  ],
+)
+def test_bad_arguments_of_step_betas(arguments, message):
+  with pytest.raises(ValueError, match=message):
+    noise_schedules.StepBetas(**arguments)
+
+
+@pytest.mark.parametrize('schedule', CONTINUOUS)
 class TestContract:
   def test_total_increases(self, schedule):
     total = schedule.total(jnp.linspace(0, 1, 101))
