@@ -1,6 +1,6 @@
 """Samplers: the reverse process, step by step."""
 
-from sedd_jax.samplers import euler, time_grids, tweedie
+from sedd_jax.samplers import ancestral, euler, time_grids, tweedie
 from sedd_jax.samplers.loop import (
   GRIDS,
   METHODS,
@@ -12,6 +12,7 @@ from sedd_jax.samplers.loop import (
 __all__ = [
   'GRIDS',
   'METHODS',
+  'ancestral',
   'euler',
   'jump_probs',
   'reverse_probs',

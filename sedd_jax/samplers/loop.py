@@ -1,12 +1,13 @@
-"""The reverse process, the only scan over steps.
+"""The reverse process of a score, and the only scan over steps.
 
-A step's function gives raw weights of the next states, which are clipped at 0
-(those of the last step in `tweedie.decoder_probs`, as in the bound), drawn from
-with the stay class apart (`core.categorical.transition`), and clamped to what
-is given.
+A step's function gives weights of the next states, which are drawn from with
+the stay class apart (`core.categorical.transition`), and clamped to what is
+given.  Those of a score are clipped at 0 (at the last step in
+`tweedie.decoder_probs`, as in the bound).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -205,20 +206,11 @@ def sample(
   (2, 3)
   """
   _check(shape, process, steps, method, grid, t_min)
-  tokens, given, start = _check_states(shape, process, tokens, given, start)
-  batch, length = shape
+  batch, _ = shape
   reference = grid == 'reference'
   if reference:
     t_min, delta = _REFERENCE_T_MIN, 0.0
-  keys = keys_lib.row_keys(key, batch)
-  if draw_fn is None:
-    draw_fn = _draw
   ts = time_grids.uniform(steps, t_min)
-
-  def clamp(x):
-    if given is None or tokens is None:
-      return x
-    return jnp.where(given, tokens, x)
 
   def first(x, log_score, t, s):
     return jump_probs(process, schedule, x, log_score, t, s, method=method)
@@ -237,26 +229,84 @@ def sample(
   jumps = base.has_mask(process) and not reference
   kinds = jnp.full(steps + 1, 1).at[0].set(0 if jumps else 1).at[-1].set(2)
 
-  def advance(x, inputs):
-    step, kind, t, s = inputs
+  def weights_fn(x, inputs):
+    kind, t, s = inputs
     sigma = jnp.broadcast_to(schedule.total(t), (batch,))
     log_score = numerics.as_float(score_fn(x, sigma))
-    weights = jax.lax.switch(kind, (first, inner, last), x, log_score, t, s)
+    return jax.lax.switch(kind, (first, inner, last), x, log_score, t, s)
+
+  return reverse(
+    weights_fn,
+    key,
+    shape,
+    (kinds, ts, jnp.append(ts[1:], jnp.zeros((), ts.dtype))),
+    process=process,
+    tokens=tokens,
+    given=given,
+    start=start,
+    return_path=return_path,
+    draw_fn=draw_fn,
+  )
+
+
+def reverse(
+  weights_fn: Callable[[Array, Any], Array],
+  key: Array,
+  shape: tuple[int, int],
+  inputs: Any,
+  *,
+  process: base.TokenProcess,
+  tokens: Array | None = None,
+  given: Array | None = None,
+  start: Array | None = None,
+  return_path: bool = False,
+  draw_fn: Callable[[Array, Array, Array, Array], Array] | None = None,
+) -> Array:
+  """Goes from the prior through a sequence of steps, one jit-able scan.
+
+  Args:
+    weights_fn: `(x_t [batch, length], input) -> weights [batch, length,
+      num_states]` of the next state, non-negative.
+    key: one typed key (row i uses fold_in(key, i)), or one a row.
+    shape: (batch, length).
+    inputs: pytree of `[steps, ...]`, what tells the steps apart.
+    process: gives the prior, and the symbols of a prompt.
+    tokens: `[batch, length]` int32, the prompt where `given`.
+    given: `[batch, length]` bool, True where states are clamped to `tokens`.
+    start: `[batch, length]` int32, an initial state in place of a draw from the
+      prior; not clamped.
+    return_path: return every state, not the last one alone.
+    draw_fn: `(keys [batch], weights, x_t, step) -> x_s` in place of the draw.
+
+  Returns:
+    int32 `[batch, length]`; with return_path `[steps + 1, batch, length]`.
+
+  Raises:
+    ValueError: for states that do not fit.
+  """
+  tokens, given, start = _check_states(shape, process, tokens, given, start)
+  batch, length = shape
+  keys = keys_lib.row_keys(key, batch)
+  draw = _draw if draw_fn is None else draw_fn
+
+  def clamp(x):
+    if given is None or tokens is None:
+      return x
+    return jnp.where(given, tokens, x)
+
+  def advance(x, numbered):
+    step, of_step = numbered
+    weights = weights_fn(x, of_step)
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step + 1)
-    x = clamp(draw_fn(step_keys, weights, x, step)).astype(jnp.int32)
+    x = clamp(draw(step_keys, weights, x, step)).astype(jnp.int32)
     return x, (x if return_path else None)
 
   if start is None:
     prior_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
     start = jax.vmap(lambda k: process.sample_prior(k, (length,)))(prior_keys)
   x = clamp(start).astype(jnp.int32)
-  inputs = (
-    jnp.arange(steps + 1),
-    kinds,
-    ts,
-    jnp.append(ts[1:], jnp.zeros((), ts.dtype)),
-  )
-  result, path = jax.lax.scan(advance, x, inputs)
+  steps = len(jax.tree.leaves(inputs)[0])
+  result, path = jax.lax.scan(advance, x, (jnp.arange(steps), inputs))
   return jnp.concatenate([x[None], path]) if return_path else result
 
 

@@ -1,0 +1,110 @@
+"""The reverse of a chain in steps, by a network that predicts x_0.
+
+p(x_s | x_t) = theta_post(x_t, x̂_0(x_t, t)), drawn step by step; several steps
+of the chain can be taken at once, for q(x_s | x_t, x_0) is known for any s < t
+(arXiv 2107.03006, appendix A.3).
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array
+
+from sedd_jax.core import numerics
+from sedd_jax.noise_schedules import Steps
+from sedd_jax.processes import base
+from sedd_jax.samplers import loop, time_grids
+
+
+def jumps_from_the_prior(process: base.TokenProcess, schedule: Steps) -> bool:
+  """Whether a step leads from the prior to the chain's last state.
+
+  A mask's chain that ends with some signal left (alpha_bar_T > 0) does not end
+  at its prior: KL(q(x_T | x_0) || all masked) is infinite.  The generative law
+  then starts at infinite noise, and goes to step T by one step of the model.
+
+  Args:
+    process: the noise process.
+    schedule: its levels; concrete, not traced.
+
+  Returns:
+    A Python bool.
+  """
+  return base.has_mask(process) and bool(
+    schedule.level(schedule.num_steps) < jnp.inf
+  )
+
+
+def sample(
+  logits_fn: Callable[[Array, Array], Array],
+  key: Array,
+  shape: tuple[int, int],
+  *,
+  process: base.TokenProcess,
+  schedule: Steps,
+  steps: int | None = None,
+  tokens: Array | None = None,
+  given: Array | None = None,
+  start: Array | None = None,
+  return_path: bool = False,
+) -> Array:
+  """Draws sequences by ancestral steps.
+
+  Args:
+    logits_fn: `(x_t [batch, length], step [batch]) -> logits of x̂_0
+      [batch, length, vocab_size]`.
+    key: one typed key (row i uses fold_in(key, i)), or one a row.
+    shape: (batch, length).
+    process: the noise process.
+    schedule: its levels in steps.
+    steps: reverse steps, each of as many of the chain's; all of them by
+      default.
+    tokens: `[batch, length]` int32, the prompt where `given`.
+    given: `[batch, length]` bool, True where the result is clamped to `tokens`.
+    start: `[batch, length]` int32, an initial state in place of a draw from the
+      prior; not clamped.
+    return_path: return every state, not the last one alone.
+
+  Returns:
+    int32 `[batch, length]`, data symbols only; with return_path
+    `[calls + 1, batch, length]`.  There are `steps` calls of logits_fn, and one
+    more where `jumps_from_the_prior`.
+
+  Raises:
+    ValueError: more steps than the chain has, or arguments that do not fit.
+
+  >>> import jax
+  >>> from sedd_jax import noise_schedules, processes
+  >>> schedule = noise_schedules.StepBetas(num_steps=8)
+  >>> flat = lambda x_t, step: jnp.zeros((*x_t.shape, 4))
+  >>> sample(flat, jax.random.key(0), (2, 3), schedule=schedule,
+  ...        process=processes.Uniform(vocab_size=4), steps=4).shape
+  (2, 3)
+  """
+  num_steps = schedule.num_steps
+  grid = time_grids.strided(num_steps, num_steps if steps is None else steps)
+  t, s = jnp.asarray(grid[:-1]), jnp.asarray(grid[1:])
+  level_t, level_s = schedule.level(t), schedule.level(s)
+  if jumps_from_the_prior(process, schedule):
+    t = jnp.concatenate([t[:1], t])
+    level_s = jnp.concatenate([level_t[:1], level_s])
+    level_t = jnp.concatenate([jnp.full_like(level_t[:1], jnp.inf), level_t])
+
+  def weights_fn(x, inputs):
+    step, level, lower = inputs
+    logits = logits_fn(x, jnp.broadcast_to(step, shape[:1]))
+    return jnp.exp(
+      base.log_posterior(process, x, numerics.as_float(logits), lower, level)
+    )
+
+  return loop.reverse(
+    weights_fn,
+    key,
+    shape,
+    (t, level_t, level_s),
+    process=process,
+    tokens=tokens,
+    given=given,
+    start=start,
+    return_path=return_path,
+  )
