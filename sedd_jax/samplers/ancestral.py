@@ -7,6 +7,7 @@ of the chain can be taken at once, for q(x_s | x_t, x_0) is known for any s < t
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -30,9 +31,11 @@ def jumps_from_the_prior(process: base.TokenProcess, schedule: Steps) -> bool:
   Returns:
     A Python bool.
   """
-  return base.has_mask(process) and bool(
-    schedule.level(schedule.num_steps) < jnp.inf
-  )
+  if not base.has_mask(process):
+    return False
+  # Also where the caller is being traced.
+  with jax.ensure_compile_time_eval():
+    return bool(schedule.level(schedule.num_steps) < jnp.inf)
 
 
 def sample(
@@ -73,7 +76,6 @@ def sample(
   Raises:
     ValueError: more steps than the chain has, or arguments that do not fit.
 
-  >>> import jax
   >>> from sedd_jax import noise_schedules, processes
   >>> schedule = noise_schedules.StepBetas(num_steps=8)
   >>> flat = lambda x_t, step: jnp.zeros((*x_t.shape, 4))

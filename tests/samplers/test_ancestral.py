@@ -1,0 +1,133 @@
+"""The ancestral sampler against the law of its chain, enumerated."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sedd_jax as sj
+from sedd_jax.noise_schedules import StepBetas
+from sedd_jax.samplers import ancestral, time_grids
+from tests import enumerated_steps, oracles
+
+COUNT = 20_000
+PROCESSES = {
+  'uniform': sj.processes.Uniform(vocab_size=3),
+  'absorbing': sj.processes.Absorbing(vocab_size=2),
+}
+
+
+def chain_of(noise, schedule):
+  process = PROCESSES[noise]
+  jump = ancestral.jumps_from_the_prior(process, schedule)
+  return enumerated_steps.of(
+    noise, schedule.betas_table(), process.vocab_size, 2, jump=jump
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('shape', 'steps', 'path'))
+def drawn(
+  table, key, process, schedule, shape, steps=None, path=False, **state
+):
+  def logits_fn(x_t, step):
+    place = x_t[:, 0] * process.num_states + x_t[:, 1]
+    return jnp.log(table[step, place])
+
+  return ancestral.sample(
+    logits_fn,
+    key,
+    shape,
+    process=process,
+    schedule=schedule,
+    steps=steps,
+    return_path=path,
+    **state,
+  )
+
+
+@pytest.mark.parametrize('noise', PROCESSES)
+@pytest.mark.parametrize(
+  'schedule, steps',
+  [
+    (StepBetas(num_steps=4), None),
+    (StepBetas(num_steps=4, min_alpha=0.2), None),
+    (StepBetas(num_steps=4, betas='reciprocal', min_alpha=0.0), None),
+    (StepBetas(num_steps=7, betas='linear', min_alpha=0.05), 3),
+  ],
+)
+def test_draws_have_the_law_of_the_chain(noise, schedule, steps):
+  """Also with alpha_bar_T = 0.2 ..., where the mask's chain needs a jump."""
+  chain = chain_of(noise, schedule)
+  grid = time_grids.strided(schedule.num_steps, steps or schedule.num_steps)
+  law = chain.law(grid.tolist())
+  assert law.sum() == pytest.approx(1)
+  tokens = drawn(
+    jnp.asarray(chain.x_hat, 'float32'),
+    jax.random.key(1),
+    PROCESSES[noise],
+    schedule,
+    (COUNT, 2),
+    steps,
+  )
+  places = oracles.index_of(np.asarray(tokens), chain.vocab_size)
+  counts = np.bincount(places, minlength=len(law))
+  assert oracles.chi_square_pvalue(counts, law) > 1e-4
+  # The test would see a chain that is a little off.
+  other = enumerated_steps.of(
+    noise, schedule.betas_table(), chain.vocab_size, 2, seed=1, jump=chain.jump
+  )
+  wrong = other.law(grid.tolist())
+  assert oracles.chi_square_pvalue(counts, 0.9 * law + 0.1 * wrong) < 1e-4
+
+
+@pytest.mark.parametrize('noise', PROCESSES)
+def test_path_and_prompt(noise):
+  schedule = StepBetas(num_steps=5)
+  process = PROCESSES[noise]
+  chain = chain_of(noise, schedule)
+  given = jnp.array([[True, False]] * 4)
+  path = drawn(
+    jnp.asarray(chain.x_hat, 'float32'),
+    jax.random.key(0),
+    process,
+    schedule,
+    (4, 2),
+    path=True,
+    tokens=jnp.ones((4, 2), jnp.int32),
+    given=given,
+  )
+  assert path.shape == (5 + (noise == 'absorbing') + 1, 4, 2)
+  assert np.all(path[:, :, 0] == 1)
+  assert np.all(path[-1] < process.vocab_size)
+  if noise == 'absorbing':
+    assert np.all(path[0, :, 1] == process.mask)
+
+
+def test_a_start_is_where_it_begins():
+  """At the last step nothing is changed any more by noise that is small."""
+  process = sj.processes.Uniform(vocab_size=5)
+  schedule = StepBetas(num_steps=4)
+  start = jnp.array([[3, 1]])
+  path = ancestral.sample(
+    lambda x_t, step: 50.0 * jax.nn.one_hot(x_t, 5),
+    jax.random.key(0),
+    (1, 2),
+    process=process,
+    schedule=schedule,
+    start=start,
+    return_path=True,
+  )
+  assert np.all(np.asarray(path) == np.asarray(start))
+
+
+def test_strided_grids():
+  assert time_grids.strided(4, 4).tolist() == [4, 3, 2, 1, 0]
+  grid = time_grids.strided(1000, 64)
+  assert grid[0] == 1000 and grid[-1] == 0 and np.all(np.diff(grid) < 0)
+  for steps in (0, 5):
+    with pytest.raises(
+      ValueError, match=f'1 to the 4 of the chain, not {steps}'
+    ):
+      time_grids.strided(4, steps)
