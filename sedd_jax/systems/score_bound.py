@@ -10,12 +10,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from sedd_jax import losses
 from sedd_jax.core import keys as keys_lib
-from sedd_jax.core import numerics, times
 from sedd_jax.noise_schedules import Continuous
 from sedd_jax.processes import Relaxing, base
 from sedd_jax.samplers import tweedie
@@ -23,7 +21,6 @@ from sedd_jax.systems import time_proposal
 from sedd_jax.systems.base import Bound
 
 PROTOCOLS = ('bound', 'sedd')
-TIMES = ('stratified', 'importance', 'quadrature')
 
 
 def prior_nats(
@@ -144,10 +141,6 @@ def bound(
     raise ValueError(
       f'unknown protocol {protocol!r}: use {", ".join(PROTOCOLS)}'
     )
-  if times_by not in TIMES:
-    raise ValueError(f'unknown times {times_by!r}: use {", ".join(TIMES)}')
-  if points < 1:
-    raise ValueError(f'points must be at least 1, not {points}')
   batch = x_0.shape[0]
   if index is None:
     index = jnp.arange(batch)
@@ -176,7 +169,9 @@ def bound(
     )
     return None, schedule.rate(t) * total(loss)
 
-  u, shares = _times(keys, points, times_by, proposal)
+  # The places of the noise come before: points of the integral, and t_min.
+  times_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, points + 1)
+  u, shares = time_proposal.drawn(times_keys, points, times_by, proposal)
   _, integrand = jax.lax.scan(at_point, None, (jnp.arange(points), u.T))
   integrand = integrand.T
   stats = {'u': u, 'integrand': integrand}
@@ -206,29 +201,3 @@ def bound(
     'reconstruction': reconstruction,
   }
   return Bound(diffusion + prior + reconstruction, weight, terms, stats)
-
-
-def _times(
-  keys: Array,
-  points: int,
-  times_by: str,
-  proposal: time_proposal.Proposal | None,
-) -> tuple[Array, Array]:
-  """Places on the unit interval, and each one's share in the mean over it.
-
-  Both `[batch, points]`.
-  """
-  dtype = numerics.compute_dtype()
-  shape = (len(keys), points)
-  if times_by == 'quadrature':
-    nodes, masses = np.polynomial.legendre.leggauss(points)
-    u = jnp.asarray((nodes + 1) / 2, dtype)
-    shares = jnp.asarray(masses / 2, dtype)
-    return jnp.broadcast_to(u, shape), jnp.broadcast_to(shares, shape)
-  # The places of the noise come before: points of the integral, and t_min.
-  fold = jax.vmap(jax.random.fold_in, (0, None))
-  u = times.stratified(fold(keys, points + 1), points)
-  if times_by == 'stratified' or proposal is None:
-    return u, jnp.full(shape, 1 / points, dtype)
-  u, weights = time_proposal.placed(proposal, u)
-  return u, weights / points

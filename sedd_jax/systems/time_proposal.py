@@ -1,4 +1,4 @@
-"""A density of times for the bound, fitted to where its integrand is large.
+"""The times of a bound, among them those of a density that is fitted.
 
 The bound's integral is a mean over times of an integrand f.  Drawn from a
 density p and divided by it, the estimate stays unbiased; its variance is least
@@ -10,10 +10,12 @@ made from it.
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from sedd_jax.core import numerics
+from sedd_jax.core import numerics, times
 
+TIMES = ('stratified', 'importance', 'quadrature')
 BINS = 32
 # Share of the uniform density, which keeps weights below its inverse.
 _FLOOR = 0.1
@@ -92,3 +94,45 @@ def placed(proposal: Proposal, v: Array) -> tuple[Array, Array]:
   within = (v - bottoms[place]) / (tops[place] - bottoms[place])
   u = (place + jnp.clip(within, 0, 1)) / BINS
   return jnp.minimum(u, 1 - jnp.finfo(u.dtype).epsneg), 1 / heights[place]
+
+
+def drawn(
+  keys: Array,
+  points: int,
+  times_by: str = 'stratified',
+  proposal: Proposal | None = None,
+) -> tuple[Array, Array]:
+  """Places on the unit interval, and each one's share in the mean over it.
+
+  Args:
+    keys: typed keys `[batch]`, one an example.
+    points: places an example.
+    times_by: 'stratified' draws one in each of as many equal intervals;
+      'importance' one in each of as many intervals of equal mass under
+      `proposal`, with weights; 'quadrature' takes the nodes of Gauss-Legendre,
+      the same for all examples.
+    proposal: where the integrand is large; uniform by default.
+
+  Returns:
+    u in [0, 1) and shares, `[batch, points]`: the sum of share * f(u) estimates
+    the mean of f.
+
+  Raises:
+    ValueError: for an unknown way, or fewer than one point.
+  """
+  if times_by not in TIMES:
+    raise ValueError(f'unknown times {times_by!r}: use {", ".join(TIMES)}')
+  if points < 1:
+    raise ValueError(f'points must be at least 1, not {points}')
+  dtype = numerics.compute_dtype()
+  shape = (len(keys), points)
+  if times_by == 'quadrature':
+    nodes, masses = np.polynomial.legendre.leggauss(points)
+    u = jnp.asarray((nodes + 1) / 2, dtype)
+    shares = jnp.asarray(masses / 2, dtype)
+    return tuple(jnp.broadcast_to(x[None], shape) for x in (u, shares))
+  u = times.stratified(keys, points)
+  if times_by == 'stratified' or proposal is None:
+    return u, jnp.full(shape, 1 / points, dtype)
+  u, weights = placed(proposal, u)
+  return u, weights / points

@@ -1,0 +1,212 @@
+"""The likelihood bound of a chain in steps whose network predicts x_0.
+
+-log p(x_0) <= prior + sum over t = 2, ..., T of KL + reconstruction at t = 1,
+for the law that `samplers.ancestral` draws from with all of its steps.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from sedd_jax.core import keys as keys_lib
+from sedd_jax.core import numerics
+from sedd_jax.losses import variational
+from sedd_jax.noise_schedules import Steps
+from sedd_jax.processes import TokenProcess, posterior
+from sedd_jax.samplers import ancestral
+from sedd_jax.systems import time_proposal
+from sedd_jax.systems.base import Bound
+
+# How the network's logits are read.
+PARAMETRIZATIONS = ('x0', 'direct')
+
+
+class Chain(NamedTuple):
+  """A chain in steps and how its network is read.
+
+  Attributes:
+    process: the noise process.
+    schedule: its levels in steps.
+    decoder: 'posterior', theta_post also at the last step, or 'x0', the
+      network's prediction itself.
+    parametrization: 'x0': the logits are those of x_0; 'direct': those of
+      x_{t-1} given x_t.
+  """
+
+  process: TokenProcess
+  schedule: Steps
+  decoder: str = 'posterior'
+  parametrization: str = 'x0'
+
+  def check(self) -> None:
+    """Raises ValueError for an unknown name."""
+    for kind, value, known in (
+      ('decoder', self.decoder, variational.DECODERS),
+      ('parametrization', self.parametrization, PARAMETRIZATIONS),
+    ):
+      if value not in known:
+        raise ValueError(f'unknown {kind} {value!r}: use {", ".join(known)}')
+
+  def step_nats(
+    self, logits: Array, x_t: Array, x_0: Array, step: Array
+  ) -> Array:
+    """The bound's term of a step, `[batch, length]` in nats.
+
+    Args:
+      logits: `[batch, length, vocab_size]`.
+      x_t: `[batch, length]` int32, drawn at `step`.
+      x_0: `[batch, length]` int32.
+      step: `[batch]`, from 1 to T; at 1 the term is the reconstruction's.
+
+    Returns:
+      KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); at t = 1 -log p(x_0 | x_1).
+    """
+    s, t = (self.schedule.level(at)[:, None] for at in (step - 1, step))
+    if self.parametrization == 'direct':
+      truth = posterior(self.process, x_t, x_0, s, t)
+      return variational.divergence(
+        truth, jax.nn.log_softmax(numerics.as_float(logits))
+      )
+    nats = variational.step_nats(logits, x_t, x_0, s, t, process=self.process)
+    if self.decoder == 'posterior':
+      return nats
+    plain = variational.decoder_nats(logits, x_0)
+    return jnp.where(step[:, None] == 1, plain, nats)
+
+  def noisy(
+    self, keys: Array, x_0: Array, step: Array, kept: Array | None = None
+  ) -> Array:
+    """A draw of x_t given x_0, int32 `[batch, length]`.
+
+    Args:
+      keys: typed keys `[batch]`, one an example.
+      x_0: `[batch, length]` int32.
+      step: `[batch]`, t.
+      kept: `[batch, length]` bool, tokens outside the noise; none by default.
+    """
+
+    def one(key, tokens, level):
+      return self.process.sample(key, tokens, 0.0, level)
+
+    x_t = jax.vmap(one)(keys, x_0, self.schedule.level(step))
+    return x_t if kept is None else jnp.where(kept, x_0, x_t)
+
+  def prior_nats(
+    self,
+    logits_fn: Callable[[Array, Array], Array],
+    x_0: Array,
+    kept: Array | None = None,
+  ) -> Array:
+    """KL between q(x_T | x_0) and what generation starts from.
+
+    Where the chain ends short of its prior, the mask's infinite divergence is
+    replaced by the step of the model that the sampler makes there.
+
+    Args:
+      logits_fn: `(x_t [batch, length], step [batch]) -> logits`.
+      x_0: `[batch, length]` int32.
+      kept: `[batch, length]` bool or None.
+
+    Returns:
+      `[batch, length]` in nats.
+    """
+    last = self.schedule.num_steps
+    level = self.schedule.level(last)
+    if not ancestral.jumps_from_the_prior(self.process, self.schedule):
+      return self.process.prior_kl(x_0, level)
+    masked = jnp.full_like(x_0, self.process.num_states - 1)
+    masked = masked if kept is None else jnp.where(kept, x_0, masked)
+    logits = logits_fn(masked, jnp.full(len(x_0), last))
+    hidden = jnp.full_like(x_0, self.process.num_states - 1)
+    return variational.step_nats(
+      logits, hidden, x_0, level, jnp.inf, process=self.process
+    )
+
+
+def bound(
+  logits_fn: Callable[[Array, Array], Array],
+  key: Array,
+  x_0: Array,
+  *,
+  chain: Chain,
+  index: Array,
+  counted: Array | None = None,
+  kept: Array | None = None,
+  points: int = 1,
+  times_by: str = 'stratified',
+  proposal: time_proposal.Proposal | None = None,
+) -> Bound:
+  """An unbiased estimate of the bound on -log p(x_0), one row a sequence.
+
+  Sequences are independent.  The reconstruction and the prior are estimated at
+  every call, the T - 1 divergences between them by `points` of them; with
+  points = T - 1 and stratified times each is taken once.
+
+  Args:
+    logits_fn: `(x_t [batch, length], step [batch]) -> logits [batch, length,
+      vocab_size]`.
+    key: one typed key; a sequence draws from fold_in(key, index).
+    x_0: `[batch, length]` int32.
+    chain: noise and decoder.
+    index: `[batch]`, places in the evaluated split.
+    counted: `[batch, length]` bool, tokens that count; all by default.
+    kept: `[batch, length]` bool, tokens outside the noise; none by default.
+    points: steps a sequence.
+    times_by: 'stratified' or 'importance'; see `time_proposal.drawn`.
+    proposal: where the divergences are large; uniform by default.
+
+  Returns:
+    Nats, counted tokens and terms 'diffusion', 'prior', 'reconstruction'; stats
+    for `time_proposal.updated`.
+
+  Raises:
+    ValueError: for names or numbers that do not fit.
+  """
+  chain.check()
+  if times_by == 'quadrature':
+    raise ValueError(
+      "a chain in steps has no quadrature; eval.time_sampling='stratified' "
+      'with eval.points = num_steps - 1 sums over all of them'
+    )
+  inner = chain.schedule.num_steps - 1
+  counted = jnp.ones(x_0.shape, bool) if counted is None else counted
+  if kept is not None:
+    counted = counted & ~kept
+  keys = keys_lib.example_keys(key, index)
+
+  def total(nats):
+    return jnp.sum(jnp.where(counted, nats, 0), axis=-1)
+
+  def nats_at(place, step):
+    place_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+    x_t = chain.noisy(place_keys, x_0, step, kept)
+    logits = logits_fn(x_t, step)
+    return total(chain.step_nats(logits, x_t, x_0, step))
+
+  def at_point(_, inputs):
+    place, u = inputs
+    step = 2 + jnp.minimum(jnp.floor(u * inner).astype(jnp.int32), inner - 1)
+    return None, nats_at(place, step)
+
+  # The places of the noise come before.
+  times_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, points + 1)
+  u, shares = time_proposal.drawn(times_keys, points, times_by, proposal)
+  _, divergences = jax.lax.scan(at_point, None, (jnp.arange(points), u.T))
+  divergences = divergences.T
+  diffusion = inner * jnp.sum(shares * divergences, axis=-1)
+  prior = total(chain.prior_nats(logits_fn, x_0, kept))
+  reconstruction = nats_at(points, jnp.ones(len(x_0), jnp.int32))
+  terms = {
+    'diffusion': diffusion,
+    'prior': prior,
+    'reconstruction': reconstruction,
+  }
+  return Bound(
+    diffusion + prior + reconstruction,
+    jnp.sum(counted, axis=-1).astype(diffusion.dtype),
+    terms,
+    {'u': u, 'integrand': inner * divergences},
+  )

@@ -1,0 +1,155 @@
+"""The bound of chains in steps against enumeration."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sedd_jax as sj
+from sedd_jax.noise_schedules import StepBetas
+from sedd_jax.samplers import ancestral
+from sedd_jax.systems import step_bound, time_proposal
+from tests import enumerated_steps
+
+SCHEDULES = {
+  'cosine': StepBetas(num_steps=4),
+  'open end': StepBetas(num_steps=4, min_alpha=0.2),
+  'reciprocal': StepBetas(num_steps=4, betas='reciprocal', min_alpha=0.0),
+}
+PROCESSES = {
+  'uniform': sj.processes.Uniform(vocab_size=3),
+  'absorbing': sj.processes.Absorbing(vocab_size=2),
+}
+EACH = pytest.mark.parametrize(
+  'noise, name', [(n, s) for n in PROCESSES for s in SCHEDULES]
+)
+
+
+def enumerated(noise, name, seed=0):
+  process, schedule = PROCESSES[noise], SCHEDULES[name]
+  jump = ancestral.jumps_from_the_prior(process, schedule)
+  return enumerated_steps.of(
+    noise, schedule.betas_table(), process.vocab_size, 2, seed, jump
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('chain', 'points', 'times_by'))
+def bounds(
+  table, chain, key, x_0, points=1, times_by='stratified', proposal=None
+):
+  def logits_fn(x_t, step):
+    place = x_t[:, 0] * chain.process.num_states + x_t[:, 1]
+    return jnp.log(table[step, place])
+
+  return step_bound.bound(
+    logits_fn,
+    key,
+    x_0,
+    chain=chain,
+    index=jnp.arange(len(x_0)),
+    points=points,
+    times_by=times_by,
+    proposal=proposal,
+  )
+
+
+@EACH
+@pytest.mark.parametrize(
+  'points, times_by', [(1, 'stratified'), (3, 'stratified'), (2, 'importance')]
+)
+def test_the_estimate_has_the_enumerated_mean(noise, name, points, times_by):
+  space = enumerated(noise, name)
+  chain = step_bound.Chain(PROCESSES[noise], SCHEDULES[name])
+  exact = space.bound()
+  repeats = 3000
+  x_0 = jnp.asarray(np.repeat(space.data, repeats, axis=0), jnp.int32)
+  proposal = time_proposal.empty()
+  if times_by == 'importance':
+    u = jnp.linspace(0, 0.999, 64)
+    proposal = time_proposal.updated(proposal, u, 1 + 3 * u)
+  result = bounds(
+    jnp.asarray(space.x_hat, 'float32'),
+    chain,
+    jax.random.key(0),
+    x_0,
+    points,
+    times_by,
+    proposal,
+  )
+  nats = np.asarray(result.nats, np.float64).reshape(len(exact), repeats)
+  error = nats.std(axis=1) / np.sqrt(repeats)
+  assert np.all(np.abs(nats.mean(axis=1) - exact) < 4.5 * error + 1e-6)
+  assert np.all(error < 0.1)
+  np.testing.assert_allclose(
+    sum(result.terms.values()), result.nats, rtol=1e-5, atol=1e-5
+  )
+
+
+@EACH
+def test_the_bound_is_never_below_the_law(noise, name):
+  for seed in range(3):
+    space = enumerated(noise, name, seed)
+    gap = space.bound() + np.log(space.law())
+    assert np.all(gap > -1e-12)
+
+
+@pytest.mark.parametrize('noise', PROCESSES)
+def test_at_the_best_independent_network_the_bound_is_the_entropy(noise):
+  """For independent positions, whose best prediction is their own law."""
+  space = enumerated(noise, 'reciprocal')
+  rows = np.random.default_rng(5).dirichlet(
+    np.ones(space.vocab_size), size=space.length
+  )
+  space.x_hat[:] = rows
+  law = np.kron(rows[0], rows[1])
+  np.testing.assert_allclose(
+    law @ space.bound(), -law @ np.log(law), rtol=1e-12
+  )
+  np.testing.assert_allclose(space.law(), law, rtol=1e-12)
+
+
+@pytest.mark.parametrize('noise', PROCESSES)
+def test_all_points_take_every_step_once(noise):
+  """points = T - 1: the only chance left is that of x_t."""
+  space = enumerated(noise, 'cosine')
+  chain = step_bound.Chain(PROCESSES[noise], SCHEDULES['cosine'])
+  x_0 = jnp.asarray(np.repeat(space.data, 50, axis=0), jnp.int32)
+  result = bounds(
+    jnp.asarray(space.x_hat, 'float32'), chain, jax.random.key(0), x_0, 3
+  )
+  steps = np.sort(2 + np.floor(np.asarray(result.stats['u']) * 3), axis=1)
+  assert np.all(steps == [2, 3, 4])
+
+
+def test_names_are_checked():
+  process, schedule = PROCESSES['uniform'], SCHEDULES['cosine']
+  x_0, key = jnp.zeros((1, 2), jnp.int32), jax.random.key(0)
+  ask = functools.partial(
+    step_bound.bound,
+    lambda x_t, step: jnp.zeros((1, 2, 3)),
+    key,
+    x_0,
+    index=jnp.arange(1),
+  )
+  with pytest.raises(ValueError, match="decoder 'x1': use posterior, x0"):
+    ask(chain=step_bound.Chain(process, schedule, decoder='x1'))
+  with pytest.raises(ValueError, match="'v': use x0, direct"):
+    ask(chain=step_bound.Chain(process, schedule, parametrization='v'))
+  with pytest.raises(ValueError, match='no quadrature'):
+    ask(chain=step_bound.Chain(process, schedule), times_by='quadrature')
+
+
+def test_the_marginal_of_the_oracle_is_that_of_the_process(x64):
+  for noise, process in PROCESSES.items():
+    for name, schedule in SCHEDULES.items():
+      space = enumerated(noise, name)
+      level = schedule.level(np.arange(5))
+      for s, t in ((0, 4), (1, 3), (2, 2)):
+        np.testing.assert_allclose(
+          process.forward(jnp.arange(process.num_states), level[s], level[t]),
+          space.kernel(s, t),
+          rtol=1e-9,
+          atol=1e-12,
+        )
