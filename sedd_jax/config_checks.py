@@ -22,7 +22,11 @@ from sedd_jax.default_config import FIELDS, OPEN_GROUPS, RANGES
 OFFERED = {
   'system': ('config', 'data_info'),
   'process': ('vocab_size',),
-  'schedule': ('eps', 'sigma_min', 'sigma_max'),
+  'schedule': tuple(
+    path.removeprefix('schedule.')
+    for path in FIELDS
+    if path.startswith('schedule.') and path != 'schedule.name'
+  ),
   'model': (
     *('num_states', 'parent', 'name'),
     *(path.removeprefix('model.') for path in FIELDS if 'model.' in path),

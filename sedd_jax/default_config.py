@@ -32,6 +32,7 @@ class Field(NamedTuple):
 
 RANGES = {
   '> 0': lambda value: 0 < value < float('inf'),
+  '> 1': lambda value: 1 < value < float('inf'),
   '>= 0': lambda value: 0 <= value < float('inf'),
   'in [0, 2**32)': lambda value: 0 <= value < 2**32,
   'in [0, 1)': lambda value: 0 <= value < 1,
@@ -74,6 +75,12 @@ FIELDS: dict[str, Field] = {
   ),
   'schedule.sigma_min': Field(1e-4, 'geometric: total noise at t = 0.', '> 0'),
   'schedule.sigma_max': Field(20.0, 'geometric: total noise at t = 1.', '> 0'),
+  'schedule.num_steps': Field(1000, 'step_betas: steps of the chain.', '> 1'),
+  'schedule.betas': Field(
+    'cosine',
+    'step_betas: the law of beta_t; reciprocal: 1 / (T - t + 1).',
+    'sedd_jax.noise_schedules.step_betas:BETAS',
+  ),
   'model.name': Field(
     'transformer', 'The network.', 'sedd_jax.models:MODELS', True
   ),
@@ -248,7 +255,7 @@ FIELDS: dict[str, Field] = {
     'in (0, 1)',
   ),
   'sampling.method': Field(
-    'tweedie', 'The reverse step.', 'sedd_jax.samplers:METHODS'
+    'tweedie', 'The reverse step.', 'sedd_jax.samplers:NAMES'
   ),
   'sampling.steps': Field(128, 'Reverse steps.', '> 0'),
   'sampling.num_samples': Field(8, 'Samples drawn.', '> 0'),

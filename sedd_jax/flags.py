@@ -335,7 +335,7 @@ def _tell_differences(
 
 
 def _check_mode(config: config_dict.ConfigDict, mode: str) -> None:
-  """Refuses a mode that isneither ours nor in TASKS of the system's file."""
+  """Refuses a mode that is neither ours nor in TASKS of the system's file."""
   if mode in MODES:
     return
   systems = importlib.import_module('sedd_jax.systems')

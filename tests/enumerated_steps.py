@@ -25,6 +25,8 @@ class Chain:
       prediction at step t.
     jump: generation goes from the prior to step T by one step of the model,
       the network's at T.
+    decoder: law of the last step, 'posterior' or 'x0', the network's own.
+    direct: the table is of x_{t-1} and not of x_0.
   """
 
   matrices: np.ndarray
@@ -33,6 +35,8 @@ class Chain:
   length: int
   x_hat: np.ndarray
   jump: bool = False
+  decoder: str = 'posterior'
+  direct: bool = False
 
   @property
   def num_steps(self):
@@ -82,6 +86,10 @@ class Chain:
 
   def reverse(self, s, t):
     """p(x_s | x_t) on sequences, `[states, states]`."""
+    if self.direct or (s == 0 and self.decoder == 'x0'):
+      missing = self.num_states - self.vocab_size
+      rows = np.pad(self.x_hat[t], [(0, 0), (0, 0), (0, missing)])
+      return oracles.product_kernel(rows)
     return oracles.product_kernel(self.token_posterior(self.x_hat[t], s, t))
 
   def start(self):
@@ -136,7 +144,7 @@ def _kl(q, p):
   return float(np.sum(q[counts] * np.log(q[counts] / p[counts])))
 
 
-def of(noise, betas, vocab_size, length, seed=0, jump=False):
+def of(noise, betas, vocab_size, length, seed=0, jump=False, **how):
   """A chain of uniform or absorbing noise with a random network.
 
   Args:
@@ -145,7 +153,8 @@ def of(noise, betas, vocab_size, length, seed=0, jump=False):
     vocab_size: data symbols.
     length: tokens.
     seed: of the network.
-    jump: see `Chain`.
+    jump: see `Chain`, also for what follows.
+    **how: decoder, direct.
   """
   num_states = vocab_size + (noise == 'absorbing')
   prior = np.full(num_states, 1 / num_states)
@@ -157,4 +166,4 @@ def of(noise, betas, vocab_size, length, seed=0, jump=False):
   rng = np.random.default_rng(seed)
   shape = (len(betas) + 1, num_states**length, length)
   x_hat = rng.dirichlet(np.ones(vocab_size), size=shape)
-  return Chain(matrices, prior, vocab_size, length, x_hat, jump)
+  return Chain(matrices, prior, vocab_size, length, x_hat, jump, **how)

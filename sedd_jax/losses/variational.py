@@ -16,8 +16,6 @@ from jax.typing import ArrayLike
 from sedd_jax.core import numerics, shapes
 from sedd_jax.processes import base
 
-DECODERS = ('posterior', 'x0')
-
 
 def step_nats(
   log_x_hat: Array,

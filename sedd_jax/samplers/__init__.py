@@ -9,9 +9,13 @@ from sedd_jax.samplers.loop import (
   sample,
 )
 
+# All names of `sampling.method`.
+NAMES = (*METHODS, 'ancestral')
+
 __all__ = [
   'GRIDS',
   'METHODS',
+  'NAMES',
   'ancestral',
   'euler',
   'jump_probs',

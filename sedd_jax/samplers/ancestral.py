@@ -16,6 +16,9 @@ from sedd_jax.noise_schedules import Steps
 from sedd_jax.processes import base
 from sedd_jax.samplers import loop, time_grids
 
+# The laws of the last step.
+DECODERS = ('posterior', 'x0')
+
 
 def jumps_from_the_prior(process: base.TokenProcess, schedule: Steps) -> bool:
   """Whether a step leads from the prior to the chain's last state.
@@ -49,6 +52,8 @@ def sample(
   tokens: Array | None = None,
   given: Array | None = None,
   start: Array | None = None,
+  decoder: str = 'posterior',
+  direct: bool = False,
   return_path: bool = False,
 ) -> Array:
   """Draws sequences by ancestral steps.
@@ -66,6 +71,10 @@ def sample(
     given: `[batch, length]` bool, True where the result is clamped to `tokens`.
     start: `[batch, length]` int32, an initial state in place of a draw from the
       prior; not clamped.
+    decoder: the law of the last step, 'posterior' (theta_post, as all others)
+      or 'x0' (the network's prediction of x_0); as in the bound.
+    direct: the logits are those of x_{t-1} given x_t, not of x_0; all steps of
+      the chain are then taken one by one.
     return_path: return every state, not the last one alone.
 
   Returns:
@@ -74,7 +83,8 @@ def sample(
     more where `jumps_from_the_prior`.
 
   Raises:
-    ValueError: more steps than the chain has, or arguments that do not fit.
+    ValueError: more steps than the chain has, fewer for `direct`, an unknown
+      decoder, or arguments that do not fit.
 
   >>> from sedd_jax import noise_schedules, processes
   >>> schedule = noise_schedules.StepBetas(num_steps=8)
@@ -85,6 +95,13 @@ def sample(
   """
   num_steps = schedule.num_steps
   grid = time_grids.strided(num_steps, num_steps if steps is None else steps)
+  if decoder not in DECODERS:
+    raise ValueError(f'unknown decoder {decoder!r}: use {", ".join(DECODERS)}')
+  if direct and len(grid) <= num_steps:
+    raise ValueError(
+      f'a network of x_(t-1) takes the {num_steps} steps of its chain one by '
+      f'one, not {steps}'
+    )
   t, s = jnp.asarray(grid[:-1]), jnp.asarray(grid[1:])
   level_t, level_s = schedule.level(t), schedule.level(s)
   if jumps_from_the_prior(process, schedule):
@@ -93,17 +110,25 @@ def sample(
     level_t = jnp.concatenate([jnp.full_like(level_t[:1], jnp.inf), level_t])
 
   def weights_fn(x, inputs):
-    step, level, lower = inputs
+    step, level, lower, last_step = inputs
     logits = logits_fn(x, jnp.broadcast_to(step, shape[:1]))
-    return jnp.exp(
+    if direct:
+      return jax.nn.softmax(numerics.as_float(logits))
+    weights = jnp.exp(
       base.log_posterior(process, x, numerics.as_float(logits), lower, level)
     )
+    if decoder == 'posterior':
+      return weights
+    plain = jax.nn.softmax(numerics.as_float(logits))
+    missing = process.num_states - plain.shape[-1]
+    plain = jnp.pad(plain, [(0, 0), (0, 0), (0, missing)])
+    return jnp.where(last_step, plain, weights)
 
   return loop.reverse(
     weights_fn,
     key,
     shape,
-    (t, level_t, level_s),
+    (t, level_t, level_s, jnp.arange(len(t)) == len(t) - 1),
     process=process,
     tokens=tokens,
     given=given,

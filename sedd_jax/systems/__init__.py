@@ -3,10 +3,10 @@
 from typing import Any
 
 from sedd_jax.core import names
-from sedd_jax.systems import sedd
+from sedd_jax.systems import multinomial, sedd
 from sedd_jax.systems.base import Bound, Loss, Request, Samples, System
 
-SYSTEMS = {'sedd': sedd.make}
+SYSTEMS = {'sedd': sedd.make, 'multinomial': multinomial.make}
 
 __all__ = ['SYSTEMS', 'Bound', 'Loss', 'Request', 'Samples', 'System', 'make']
 

@@ -4,6 +4,7 @@ The last place that takes a config: below `systems/` everything takes plain
 arguments.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sedd_jax import models, noise_schedules, processes
@@ -32,25 +33,52 @@ def make_process(config: Any, vocab_size: int) -> processes.TokenProcess:
   )
 
 
-def make_schedule(config: Any) -> Any:
+def make_schedule(config: Any, kind: type) -> Any:
   """The noise schedule of `config.schedule`.
 
   Args:
     config: the whole config.
+    kind: `noise_schedules.Continuous` or `Steps`, what the system can use.
 
   Returns:
-    The schedule; it gets those of eps, sigma_min and sigma_max that it takes.
+    The schedule; it gets those fields of the group that it takes.
 
   Raises:
-    ValueError: an unknown name, or arguments that do not fit.
+    ValueError: an unknown name, arguments that do not fit, or a schedule of
+      another kind.
   """
-  return names.build(
+  schedule = names.build(
     noise_schedules.SCHEDULES,
     config.schedule.name,
     'schedule',
     config.schedule.args,
     _fields(config.schedule),
   )
+  if not isinstance(schedule, kind):
+    known = [
+      name
+      for name, entry in noise_schedules.SCHEDULES.items()
+      if isinstance(entry.examples()[0], kind)
+    ]
+    raise ValueError(
+      f'schedule.name {config.schedule.name!r} is not one of those of system '
+      f'{config.system.name}: use {", ".join(known)}'
+    )
+  return schedule
+
+
+def require_method(config: Any, methods: Iterable[str]) -> None:
+  """Raises ValueError for a sampling.method that the system has not."""
+  if config.sampling.method not in methods:
+    raise ValueError(
+      f'sampling.method {config.sampling.method!r} is not one of those of '
+      f'system {config.system.name}: use {", ".join(methods)}'
+    )
+
+
+def of_batch(batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+  """Tokens, and where the batch has them `valid` and `given`, else None."""
+  return batch['tokens'], batch.get('valid'), batch.get('given')
 
 
 def make_network(config: Any, num_states: int) -> Any:

@@ -5,19 +5,17 @@ sampling reverses the chain by Tweedie or Euler steps.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from sedd_jax import losses, samplers
+from sedd_jax import losses, noise_schedules, samplers
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import names, times
 from sedd_jax.models import heads, pretrained
 from sedd_jax.processes import base as process_base
-from sedd_jax.systems import base, parts, score_bound, time_proposal
+from sedd_jax.systems import base, parts, requests, score_bound, time_proposal
 
 
 def make(config: Any, data_info: Any) -> base.System:
@@ -43,7 +41,8 @@ def make(config: Any, data_info: Any) -> base.System:
       f'process.name {config.process.name!r} has no scores: system sedd takes '
       'uniform or absorbing'
     )
-  schedule = parts.make_schedule(config)
+  schedule = parts.make_schedule(config, noise_schedules.Continuous)
+  parts.require_method(config, samplers.METHODS)
   network = parts.make_network(config, process.num_states)
   # SEDD scales the output of its absorbing network only.
   scale_by_sigma = process_base.has_mask(process)
@@ -88,12 +87,14 @@ def make(config: Any, data_info: Any) -> base.System:
 
   def loss(params, aux, key, batch):
     del aux
-    x_0, valid, given = _parts_of(batch)
+    x_0, valid, given = parts.of_batch(batch)
     index = batch['index']
     t = t_min + (1 - t_min) * draw_times(key, index, batch['count'])
     sigma = schedule.total(t)
     keys = keys_lib.example_keys(key, index)
-    noise_keys, dropout_keys = _fold(keys, 0), _fold(keys, 1)
+    noise_keys, dropout_keys = (
+      jax.vmap(jax.random.fold_in, (0, None))(keys, place) for place in (0, 1)
+    )
     x_t = losses.sample_noisy(noise_keys, x_0, sigma, process=process)
     x_t = x_t if given is None else jnp.where(given, x_0, x_t)
     if not config.model.dropout:
@@ -109,7 +110,7 @@ def make(config: Any, data_info: Any) -> base.System:
     return time_proposal.updated(aux, **stats) if stats else aux
 
   def bound(params, aux, key, batch):
-    x_0, valid, given = _parts_of(batch)
+    x_0, valid, given = parts.of_batch(batch)
     return score_bound.bound(
       log_score_fn(params, valid),
       key,
@@ -152,25 +153,11 @@ def make(config: Any, data_info: Any) -> base.System:
 
   def sample(params, aux, request):
     del aux
-    options = dict(request.options)
-    grid = options.pop('grid', 'uniform')
-    delta = options.pop('delta', config.eval.decoder_delta)
-    if options:
-      raise ValueError(
-        f'unknown sampling option {next(iter(options))!r}: use grid, delta'
-      )
-    unused = {
-      'source': request.source,
-      'label': request.label,
-      'guides': request.guides or None,
-    }
-    if given := [name for name, value in unused.items() if value is not None]:
-      raise ValueError(f'system sedd takes no {given[0]} in a request')
-    if request.method not in samplers.METHODS:
-      raise ValueError(
-        f'unknown sampling method {request.method!r}: use '
-        f'{", ".join(samplers.METHODS)}'
-      )
+    options = requests.checked(
+      request, samplers.METHODS, ('grid', 'delta'), 'sedd'
+    )
+    grid = options.get('grid', 'uniform')
+    delta = options.get('delta', config.eval.decoder_delta)
 
     def of_batch(keys, tokens, given, start):
       return draw(
@@ -186,7 +173,7 @@ def make(config: Any, data_info: Any) -> base.System:
         path=request.record_path,
       )
 
-    return _in_batches(of_batch, request)
+    return requests.in_batches(of_batch, request, request.steps + 1)
 
   return base.System(
     init=init,
@@ -200,50 +187,6 @@ def make(config: Any, data_info: Any) -> base.System:
       network=network,
       scale_by_sigma=scale_by_sigma,
     ),
-  )
-
-
-def _parts_of(batch):
-  return batch['tokens'], batch.get('valid'), batch.get('given')
-
-
-def _fold(keys, place):
-  return jax.vmap(jax.random.fold_in, (0, None))(keys, place)
-
-
-def _in_batches(
-  of_batch: Callable[..., jax.Array], request: base.Request
-) -> base.Samples:
-  """Runs a request in batches of one shape, the last one padded."""
-  count, length = len(request.seeds), request.length
-  # One compiled shape, whatever the request's size.
-  size = request.batch_size or count
-  seeds = np.asarray(request.seeds, np.uint32)
-  tokens, given = request.tokens, request.given
-  if tokens is None:
-    tokens, given = np.zeros((count, length), np.int32), None
-  if given is None:
-    given = np.zeros((count, length), bool)
-  results: list[np.ndarray] = []
-  path = None
-  for first in range(0, count, size):
-    # Rows beyond the last are drawn again from row 0, and dropped.
-    rows = np.arange(first, first + size)
-    rows = np.where(rows < count, rows, 0)
-    keys = jax.vmap(jax.random.key)(seeds[rows])
-    start = None if request.start is None else request.start[rows]
-    drawn = np.asarray(of_batch(keys, tokens[rows], given[rows], start))
-    drawn = drawn[..., : min(size, count - first), :]
-    if request.record_path:
-      # Of all sequences they would fill the memory.
-      path = drawn if path is None else path
-      drawn = drawn[-1]
-    results.append(drawn)
-  return base.Samples(
-    tokens=np.concatenate(results),
-    lengths=np.full(count, length, np.int32),
-    path=path,
-    calls=request.steps + 1,
   )
 
 

@@ -44,7 +44,7 @@ class Chain(NamedTuple):
   def check(self) -> None:
     """Raises ValueError for an unknown name."""
     for kind, value, known in (
-      ('decoder', self.decoder, variational.DECODERS),
+      ('decoder', self.decoder, ancestral.DECODERS),
       ('parametrization', self.parametrization, PARAMETRIZATIONS),
     ):
       if value not in known:

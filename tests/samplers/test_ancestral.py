@@ -19,17 +19,28 @@ PROCESSES = {
 }
 
 
-def chain_of(noise, schedule):
+def chain_of(noise, schedule, seed=0, **how):
   process = PROCESSES[noise]
   jump = ancestral.jumps_from_the_prior(process, schedule)
   return enumerated_steps.of(
-    noise, schedule.betas_table(), process.vocab_size, 2, jump=jump
+    noise, schedule.betas_table(), process.vocab_size, 2, seed, jump, **how
   )
 
 
-@functools.partial(jax.jit, static_argnames=('shape', 'steps', 'path'))
+@functools.partial(
+  jax.jit, static_argnames=('shape', 'steps', 'path', 'decoder', 'direct')
+)
 def drawn(
-  table, key, process, schedule, shape, steps=None, path=False, **state
+  table,
+  key,
+  process,
+  schedule,
+  shape,
+  steps=None,
+  path=False,
+  decoder='posterior',
+  direct=False,
+  **state,
 ):
   def logits_fn(x_t, step):
     place = x_t[:, 0] * process.num_states + x_t[:, 1]
@@ -42,24 +53,42 @@ def drawn(
     process=process,
     schedule=schedule,
     steps=steps,
+    decoder=decoder,
+    direct=direct,
     return_path=path,
     **state,
   )
 
 
-@pytest.mark.parametrize('noise', PROCESSES)
+OPEN_END = StepBetas(num_steps=4, min_alpha=0.2)
+LAWS = {
+  'cosine': (StepBetas(num_steps=4), None, {}),
+  'open end': (OPEN_END, None, {}),
+  'reciprocal': (
+    StepBetas(num_steps=4, betas='reciprocal', min_alpha=0.0),
+    None,
+    {},
+  ),
+  'strided': (
+    StepBetas(num_steps=7, betas='linear', min_alpha=0.05),
+    3,
+    {},
+  ),
+  'x0': (OPEN_END, None, {'decoder': 'x0'}),
+  'direct': (OPEN_END, None, {'direct': True}),
+}
+
+
 @pytest.mark.parametrize(
-  'schedule, steps',
+  'noise, case',
   [
-    (StepBetas(num_steps=4), None),
-    (StepBetas(num_steps=4, min_alpha=0.2), None),
-    (StepBetas(num_steps=4, betas='reciprocal', min_alpha=0.0), None),
-    (StepBetas(num_steps=7, betas='linear', min_alpha=0.05), 3),
+    (n, c) for n in PROCESSES for c in LAWS if (n, c) != ('absorbing', 'direct')
   ],
 )
-def test_draws_have_the_law_of_the_chain(noise, schedule, steps):
-  """Also with alpha_bar_T = 0.2 ..., where the mask's chain needs a jump."""
-  chain = chain_of(noise, schedule)
+def test_draws_have_the_law_of_the_chain(noise, case):
+  """Also where alpha_bar_T is far from 0, and the mask's chain needs a jump."""
+  schedule, steps, how = LAWS[case]
+  chain = chain_of(noise, schedule, **how)
   grid = time_grids.strided(schedule.num_steps, steps or schedule.num_steps)
   law = chain.law(grid.tolist())
   assert law.sum() == pytest.approx(1)
@@ -70,16 +99,31 @@ def test_draws_have_the_law_of_the_chain(noise, schedule, steps):
     schedule,
     (COUNT, 2),
     steps,
+    **how,
   )
   places = oracles.index_of(np.asarray(tokens), chain.vocab_size)
   counts = np.bincount(places, minlength=len(law))
   assert oracles.chi_square_pvalue(counts, law) > 1e-4
   # The test would see a chain that is a little off.
-  other = enumerated_steps.of(
-    noise, schedule.betas_table(), chain.vocab_size, 2, seed=1, jump=chain.jump
-  )
-  wrong = other.law(grid.tolist())
+  wrong = chain_of(noise, schedule, seed=1, **how).law(grid.tolist())
   assert oracles.chi_square_pvalue(counts, 0.9 * law + 0.1 * wrong) < 1e-4
+
+
+def test_mistakes():
+  def ask(**how):
+    ancestral.sample(
+      lambda x_t, step: jnp.zeros((1, 2, 3)),
+      jax.random.key(0),
+      (1, 2),
+      process=PROCESSES['uniform'],
+      schedule=OPEN_END,
+      **how,
+    )
+
+  with pytest.raises(ValueError, match="decoder 'x1': use posterior, x0"):
+    ask(decoder='x1')
+  with pytest.raises(ValueError, match='one by one, not 3'):
+    ask(direct=True, steps=3)
 
 
 @pytest.mark.parametrize('noise', PROCESSES)
@@ -106,20 +150,17 @@ def test_path_and_prompt(noise):
 
 
 def test_a_start_is_where_it_begins():
-  """At the last step nothing is changed any more by noise that is small."""
-  process = sj.processes.Uniform(vocab_size=5)
-  schedule = StepBetas(num_steps=4)
-  start = jnp.array([[3, 1]])
+  start = jnp.array([[2, 1]])
   path = ancestral.sample(
-    lambda x_t, step: 50.0 * jax.nn.one_hot(x_t, 5),
+    lambda x_t, step: jnp.zeros((1, 2, 3)),
     jax.random.key(0),
     (1, 2),
-    process=process,
-    schedule=schedule,
+    process=PROCESSES['uniform'],
+    schedule=OPEN_END,
     start=start,
     return_path=True,
   )
-  assert np.all(np.asarray(path) == np.asarray(start))
+  np.testing.assert_array_equal(path[0], start)
 
 
 def test_strided_grids():

@@ -27,11 +27,11 @@ EACH = pytest.mark.parametrize(
 )
 
 
-def enumerated(noise, name, seed=0):
+def enumerated(noise, name, seed=0, **how):
   process, schedule = PROCESSES[noise], SCHEDULES[name]
   jump = ancestral.jumps_from_the_prior(process, schedule)
   return enumerated_steps.of(
-    noise, schedule.betas_table(), process.vocab_size, 2, seed, jump
+    noise, schedule.betas_table(), process.vocab_size, 2, seed, jump, **how
   )
 
 
@@ -55,13 +55,25 @@ def bounds(
   )
 
 
-@EACH
+CASES = [
+  *((noise, name, {}) for noise in PROCESSES for name in SCHEDULES),
+  ('uniform', 'cosine', {'decoder': 'x0'}),
+  ('absorbing', 'open end', {'decoder': 'x0'}),
+  ('uniform', 'cosine', {'parametrization': 'direct'}),
+]
+
+
+@pytest.mark.parametrize('noise, name, how', CASES)
 @pytest.mark.parametrize(
   'points, times_by', [(1, 'stratified'), (3, 'stratified'), (2, 'importance')]
 )
-def test_the_estimate_has_the_enumerated_mean(noise, name, points, times_by):
-  space = enumerated(noise, name)
-  chain = step_bound.Chain(PROCESSES[noise], SCHEDULES[name])
+def test_the_estimate_has_the_enumerated_mean(
+  noise, name, how, points, times_by
+):
+  direct = how.get('parametrization') == 'direct'
+  decoder = how.get('decoder', 'posterior')
+  space = enumerated(noise, name, decoder=decoder, direct=direct)
+  chain = step_bound.Chain(PROCESSES[noise], SCHEDULES[name], **how)
   exact = space.bound()
   repeats = 3000
   x_0 = jnp.asarray(np.repeat(space.data, repeats, axis=0), jnp.int32)

@@ -1,0 +1,98 @@
+"""Requests for samples: what a system does not take, batches of one shape."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from sedd_jax.systems import base
+
+
+def checked(
+  request: base.Request,
+  methods: Iterable[str],
+  options: Iterable[str],
+  system: str,
+) -> dict[str, Any]:
+  """A request's options, if it asks for nothing that a system has not.
+
+  Args:
+    request: what is asked for.
+    methods: the samplers that the system knows.
+    options: the options that these know.
+    system: its name, for the errors' text.
+
+  Returns:
+    The options.
+
+  Raises:
+    ValueError: naming what the system does not take.
+  """
+  known = list(options)
+  for name in request.options:
+    if name not in known:
+      raise ValueError(
+        f'unknown sampling option {name!r}: use {", ".join(known)}'
+        if known
+        else f'system {system} takes no sampling option {name!r}'
+      )
+  unused = {
+    'source': request.source,
+    'label': request.label,
+    'guides': request.guides or None,
+  }
+  if given := [name for name, value in unused.items() if value is not None]:
+    raise ValueError(f'system {system} takes no {given[0]} in a request')
+  if request.method not in methods:
+    raise ValueError(
+      f'unknown sampling method {request.method!r}: use {", ".join(methods)}'
+    )
+  return dict(request.options)
+
+
+def in_batches(
+  of_batch: Callable[..., jax.Array], request: base.Request, calls: int
+) -> base.Samples:
+  """Runs a request in batches of one shape, the last one padded.
+
+  Args:
+    of_batch: `(keys [b], tokens [b, length], given [b, length], start)` to
+      tokens `[b, length]`, or the path `[states, b, length]` where the request
+      wants it.
+    request: what is asked for.
+    calls: network calls a sequence.
+
+  Returns:
+    The samples.
+  """
+  count, length = len(request.seeds), request.length
+  # One compiled shape, whatever the request's size.
+  size = request.batch_size or count
+  seeds = np.asarray(request.seeds, np.uint32)
+  tokens, given = request.tokens, request.given
+  if tokens is None:
+    tokens, given = np.zeros((count, length), np.int32), None
+  if given is None:
+    given = np.zeros((count, length), bool)
+  results: list[np.ndarray] = []
+  path = None
+  for first in range(0, count, size):
+    # Rows beyond the last are drawn again from row 0, and dropped.
+    rows = np.arange(first, first + size)
+    rows = np.where(rows < count, rows, 0)
+    keys = jax.vmap(jax.random.key)(seeds[rows])
+    start = None if request.start is None else request.start[rows]
+    drawn = np.asarray(of_batch(keys, tokens[rows], given[rows], start))
+    drawn = drawn[..., : min(size, count - first), :]
+    if request.record_path:
+      # Of all sequences they would fill the memory.
+      path = drawn if path is None else path
+      drawn = drawn[-1]
+    results.append(drawn)
+  return base.Samples(
+    tokens=np.concatenate(results),
+    lengths=np.full(count, length, np.int32),
+    path=path,
+    calls=calls,
+  )
