@@ -116,7 +116,7 @@ def test_mistaken_flags(argv, told):
     ('--config.process.name=absorb', 'nearest: absorbing'),
     ('--config.process.args.foo=1', "takes no argument 'foo'"),
     ('--config.training.batch_size=0', 'must be > 0'),
-    ('--num_steps=3', 'nearest: --config.training.num_steps'),
+    ('--num_steps=3', ', --config.training.num_steps'),
   ],
 )
 def test_mistaken_fields(override, told):

@@ -3,10 +3,14 @@
 from typing import Any
 
 from sedd_jax.core import names
-from sedd_jax.systems import multinomial, sedd
+from sedd_jax.systems import d3pm, multinomial, sedd
 from sedd_jax.systems.base import Bound, Loss, Request, Samples, System
 
-SYSTEMS = {'sedd': sedd.make, 'multinomial': multinomial.make}
+SYSTEMS = {
+  'sedd': sedd.make,
+  'multinomial': multinomial.make,
+  'd3pm': d3pm.make,
+}
 
 __all__ = ['SYSTEMS', 'Bound', 'Loss', 'Request', 'Samples', 'System', 'make']
 
