@@ -3,7 +3,7 @@
   python -m sedd_jax.main --config=configs/text8_d3pm_absorb.py
 
 Hardware: 8 TPU or GPU devices.  Published: at most 1.45 bits per character on
-the test split with T = 1000 (arXiv 2107.03006, table 1, absorbing noise, lambda = 0.01).
+the test split with T = 1000 (arXiv 2107.03006, table 1, lambda = 0.01).
 """
 
 from sedd_jax import default_config

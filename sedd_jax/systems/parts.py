@@ -7,6 +7,8 @@ arguments.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+
 from sedd_jax import models, noise_schedules, processes
 from sedd_jax.core import names
 
@@ -55,9 +57,10 @@ def make_schedule(config: Any, kind: type) -> Any:
     _fields(config.schedule),
   )
   if not isinstance(schedule, kind):
+    table: Mapping[str, Any] = noise_schedules.SCHEDULES
     known = [
       name
-      for name, entry in noise_schedules.SCHEDULES.items()
+      for name, entry in table.items()
       if isinstance(entry.examples()[0], kind)
     ]
     raise ValueError(
@@ -101,6 +104,11 @@ def make_network(config: Any, num_states: int) -> Any:
     config.model.args,
     {'num_states': num_states, **_fields(config.model)},
   )
+
+
+def folded(keys: jax.Array, place: int) -> jax.Array:
+  """fold_in(key, place) of typed keys `[batch]`."""
+  return jax.vmap(jax.random.fold_in, (0, None))(keys, place)
 
 
 def _fields(group: Any) -> dict[str, Any]:

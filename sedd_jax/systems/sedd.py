@@ -92,13 +92,10 @@ def make(config: Any, data_info: Any) -> base.System:
     t = t_min + (1 - t_min) * draw_times(key, index, batch['count'])
     sigma = schedule.total(t)
     keys = keys_lib.example_keys(key, index)
-    noise_keys, dropout_keys = (
-      jax.vmap(jax.random.fold_in, (0, None))(keys, place) for place in (0, 1)
-    )
+    noise_keys = parts.folded(keys, 0)
+    dropout_keys = parts.folded(keys, 1) if config.model.dropout else None
     x_t = losses.sample_noisy(noise_keys, x_0, sigma, process=process)
     x_t = x_t if given is None else jnp.where(given, x_0, x_t)
-    if not config.model.dropout:
-      dropout_keys = None
     nats = score_entropy(params, x_t, x_0, sigma, valid, dropout_keys)
     counted = jnp.ones(x_0.shape, bool) if valid is None else valid
     counted = counted if given is None else counted & ~given

@@ -130,7 +130,9 @@ def drawn(
     nodes, masses = np.polynomial.legendre.leggauss(points)
     u = jnp.asarray((nodes + 1) / 2, dtype)
     shares = jnp.asarray(masses / 2, dtype)
-    return tuple(jnp.broadcast_to(x[None], shape) for x in (u, shares))
+    return jnp.broadcast_to(u[None], shape), jnp.broadcast_to(
+      shares[None], shape
+    )
   u = times.stratified(keys, points)
   if times_by == 'stratified' or proposal is None:
     return u, jnp.full(shape, 1 / points, dtype)

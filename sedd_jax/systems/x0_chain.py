@@ -95,7 +95,7 @@ def make(
   def init(key):
     x_t, time = jnp.zeros((1, 2), jnp.int32), jnp.ones(1)
     params = network.init(key, x_t, time)['params']
-    aux = {'times': time_proposal.empty()}
+    aux: dict[str, Any] = {'times': time_proposal.empty()}
     if importance:
       aux['history'] = step_history.empty(last)
     return params, aux
@@ -110,12 +110,9 @@ def make(
       step = 1 + jnp.minimum(jnp.floor(u * last).astype(jnp.int32), last - 1)
       weight = jnp.full(u.shape, last, u.dtype)
     keys = keys_lib.example_keys(key, index)
-    noise_keys, dropout_keys = (
-      jax.vmap(jax.random.fold_in, (0, None))(keys, place) for place in (0, 1)
-    )
+    noise_keys = parts.folded(keys, 0)
+    dropout_keys = parts.folded(keys, 1) if config.model.dropout else None
     x_t = chain.noisy(noise_keys, x_0, step, given)
-    if not config.model.dropout:
-      dropout_keys = None
     logits = logits_of(params, valid, dropout_keys)(x_t, step)
     counted = jnp.ones(x_0.shape, bool) if valid is None else valid
     counted = counted if given is None else counted & ~given
