@@ -12,7 +12,14 @@ import pytest
 import scipy.linalg
 
 import sedd_jax as sj
-from sedd_jax import config_checks, default_config, flags, main, runs
+from sedd_jax import (
+  config_checks,
+  default_config,
+  flags,
+  main,
+  noise_schedules,
+  runs,
+)
 from sedd_jax.systems import parts
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -82,7 +89,7 @@ def test_schedule_outside_the_package(my_modules):
       '--config.schedule.args.slope=6.0',
     ]
   )
-  schedule = parts.make_schedule(command.config)
+  schedule = parts.make_schedule(command.config, noise_schedules.Continuous)
   assert float(schedule.total(0.5)) == 3.0
   slope = jax.grad(schedule.total)(0.25)
   np.testing.assert_allclose(slope, schedule.rate(0.25))
