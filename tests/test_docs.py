@@ -122,6 +122,7 @@ def test_process_outside_the_package(my_modules):
     runs.Experiment(command.config, read=False)
 
 
+@pytest.mark.slow
 def test_network_outside_the_package(my_modules, tmp_path, capsys):
   main.main(
     [

@@ -237,6 +237,7 @@ def test_evaluation(trained):
   assert file['name'] == 'tiny.txt' and len(file['sha256']) == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('times', ['importance', 'quadrature'])
 def test_other_times_of_the_bound_agree(copied, trained, times):
   """Within the spread of both, and with nothing but the noise's left."""
@@ -305,6 +306,7 @@ def test_a_finished_run_is_told_and_evaluated_and_sampled_again(
   assert old | {'commit': None} == new | {'commit': None}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_more_steps_and_other_reports(
   copied, tiny_text, capsys
 ):

@@ -55,21 +55,23 @@ def bounds(
   )
 
 
+ONE, ALL, FITTED = (1, 'stratified'), (3, 'stratified'), (2, 'importance')
 CASES = [
-  *((noise, name, {}) for noise in PROCESSES for name in SCHEDULES),
-  ('uniform', 'cosine', {'decoder': 'x0'}),
-  ('absorbing', 'open end', {'decoder': 'x0'}),
-  ('uniform', 'cosine', {'parametrization': 'direct'}),
+  ('uniform', 'cosine', {}, ONE),
+  ('uniform', 'open end', {}, FITTED),
+  ('uniform', 'reciprocal', {}, ALL),
+  ('absorbing', 'cosine', {}, ALL),
+  ('absorbing', 'open end', {}, ONE),
+  ('absorbing', 'reciprocal', {}, FITTED),
+  ('uniform', 'cosine', {'decoder': 'x0'}, FITTED),
+  ('absorbing', 'open end', {'decoder': 'x0'}, ALL),
+  ('uniform', 'cosine', {'parametrization': 'direct'}, ALL),
 ]
 
 
-@pytest.mark.parametrize('noise, name, how', CASES)
-@pytest.mark.parametrize(
-  'points, times_by', [(1, 'stratified'), (3, 'stratified'), (2, 'importance')]
-)
-def test_the_estimate_has_the_enumerated_mean(
-  noise, name, how, points, times_by
-):
+@pytest.mark.parametrize('noise, name, how, drawn', CASES)
+def test_the_estimate_has_the_enumerated_mean(noise, name, how, drawn):
+  points, times_by = drawn
   direct = how.get('parametrization') == 'direct'
   decoder = how.get('decoder', 'posterior')
   space = enumerated(noise, name, decoder=decoder, direct=direct)
