@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   import jax
   from absl import logging
 
-  from sedd_jax import modes
+  from sedd_jax import modes, systems
   from sedd_jax.config_checks import ConfigError
   from sedd_jax.data import DataError
   from sedd_jax.evaluation.likelihood import BoundError
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint.CheckpointError,
     loop.NonFiniteError,
     metrics.MetricsError,
+    systems.TaskError,
   )
   try:
     modes.MODES.get(command.mode, modes.task)(command)

@@ -91,15 +91,38 @@ SIGNATURES = {
     't_min': 1e-3,
     'grid': 'uniform',
   },
+  'noise_schedules.StepBetas': {
+    'num_steps': 1000,
+    'betas': 'cosine',
+    'first': 0.02,
+    'last': 1.0,
+    'min_alpha': 0.001,
+  },
+  'losses.variational.step_nats': dict.fromkeys(
+    ('log_x_hat', 'x_t', 'x_0', 's', 't', 'process'), REQUIRED
+  ),
+  'losses.variational.decoder_nats': dict.fromkeys(
+    ('log_x_hat', 'x_0'), REQUIRED
+  ),
+  'samplers.ancestral.sample': {
+    **dict.fromkeys(
+      ('logits_fn', 'key', 'shape', 'process', 'schedule'), REQUIRED
+    ),
+    'steps': None,
+    'tokens': None,
+    'given': None,
+    'decoder': 'posterior',
+  },
   'load_run': {'workdir': REQUIRED},
 }
 # Arguments that are promised by keyword only.
 KEYWORDS = {'process', 'schedule', 'scale_by_sigma', 'chunk', 't', 't_min'} | {
-  *('steps', 'method', 'tokens', 'given', 'grid')
+  *('steps', 'method', 'tokens', 'given', 'grid', 'decoder')
 }
 METHODS = {
   'noise_schedules.LogLinear': ('total', 'rate', 'alpha_bar'),
   'noise_schedules.Geometric': ('total', 'rate', 'alpha_bar'),
+  'noise_schedules.StepBetas': ('level',),
   **dict.fromkeys(
     ('processes.Absorbing', 'processes.Uniform'),
     ('forward', 'backward', 'sample', 'sample_prior', 'prior_kl'),
@@ -124,7 +147,7 @@ def test_signature(name):
   for key, parameter in parameters.items():
     assert parameter.default == promised.get(key, parameter.default), key
     assert key in promised or parameter.default is not REQUIRED, key
-  if name.startswith(('losses', 'samplers.sample')):
+  if name.startswith(('losses', 'samplers.sample', 'samplers.ancestral')):
     keyword_only = {
       key
       for key in promised

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 from jax import Array
+from jax.typing import ArrayLike
 
 
 def example_keys(key: Array, index: Array) -> Array:
@@ -44,6 +45,19 @@ def row_keys(key: Array, batch: int) -> Array:
       f'{key.shape} keys for a batch of {batch}: give one key or one a row'
     )
   return key
+
+
+def folded(keys: Array, place: ArrayLike) -> Array:
+  """fold_in(key, place) of every key: independent draws of one example.
+
+  Args:
+    keys: typed keys `[batch]`.
+    place: one integer.
+
+  Returns:
+    Typed keys `[batch]`.
+  """
+  return jax.vmap(jax.random.fold_in, (0, None))(keys, place)
 
 
 def by_row(draw: Callable[..., Array]) -> Callable[..., Array]:

@@ -1,5 +1,6 @@
 """Loss kernels: arrays in, nats a token or a sequence out."""
 
+from sedd_jax.losses import variational
 from sedd_jax.losses.score_matching import (
   dwdse,
   implicit_score_entropy,
@@ -16,4 +17,5 @@ __all__ = [
   'score_entropy',
   'score_entropy_exact',
   'score_entropy_from_features',
+  'variational',
 ]

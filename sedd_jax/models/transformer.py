@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import shapes
 from sedd_jax.models import attention as attention_lib
 from sedd_jax.models import embeddings, heads, layers
@@ -70,8 +71,7 @@ class Block(nn.Module):
     def branch_keys(branch: int) -> Array | None:
       if dropout_keys is None:
         return None
-      place = 2 * layer + branch
-      return jax.vmap(lambda key: jax.random.fold_in(key, place))(dropout_keys)
+      return keys_lib.folded(dropout_keys, 2 * layer + branch)
 
     batch, length, _ = h.shape
     heads_shape = (

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from sedd_jax.core import numerics
@@ -39,6 +40,29 @@ def jumps_from_the_prior(process: base.TokenProcess, schedule: Steps) -> bool:
   # Also where the caller is being traced.
   with jax.ensure_compile_time_eval():
     return bool(schedule.level(schedule.num_steps) < jnp.inf)
+
+
+def steps_of(num_steps: int, steps: int | None, direct: bool) -> np.ndarray:
+  """The numbers of the steps that are taken, from num_steps down to 0.
+
+  Args:
+    num_steps: of the chain.
+    steps: reverse steps, each of as many of the chain's; None for all.
+    direct: the network is of x_(t-1), and takes no two at once.
+
+  Returns:
+    int `[steps + 1]`, strictly decreasing.
+
+  Raises:
+    ValueError: none, more steps than the chain has, or fewer for `direct`.
+  """
+  steps = num_steps if steps is None else steps
+  if direct and steps != num_steps:
+    raise ValueError(
+      f'a network of x_(t-1) takes the {num_steps} steps of its chain one by '
+      f'one, not {steps}'
+    )
+  return time_grids.strided(num_steps, steps)
 
 
 def sample(
@@ -93,15 +117,9 @@ def sample(
   ...        process=processes.Uniform(vocab_size=4), steps=4).shape
   (2, 3)
   """
-  num_steps = schedule.num_steps
-  grid = time_grids.strided(num_steps, num_steps if steps is None else steps)
+  grid = steps_of(schedule.num_steps, steps, direct)
   if decoder not in DECODERS:
     raise ValueError(f'unknown decoder {decoder!r}: use {", ".join(DECODERS)}')
-  if direct and len(grid) <= num_steps:
-    raise ValueError(
-      f'a network of x_(t-1) takes the {num_steps} steps of its chain one by '
-      f'one, not {steps}'
-    )
   t, s = jnp.asarray(grid[:-1]), jnp.asarray(grid[1:])
   level_t, level_s = schedule.level(t), schedule.level(s)
   if jumps_from_the_prior(process, schedule):

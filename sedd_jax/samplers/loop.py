@@ -297,12 +297,12 @@ def reverse(
   def advance(x, numbered):
     step, of_step = numbered
     weights = weights_fn(x, of_step)
-    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step + 1)
+    step_keys = keys_lib.folded(keys, step + 1)
     x = clamp(draw(step_keys, weights, x, step)).astype(jnp.int32)
     return x, (x if return_path else None)
 
   if start is None:
-    prior_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+    prior_keys = keys_lib.folded(keys, 0)
     start = jax.vmap(lambda k: process.sample_prior(k, (length,)))(prior_keys)
   x = clamp(start).astype(jnp.int32)
   steps = len(jax.tree.leaves(inputs)[0])

@@ -4,7 +4,14 @@ from typing import Any
 
 from sedd_jax.core import names
 from sedd_jax.systems import d3pm, multinomial, sedd
-from sedd_jax.systems.base import Bound, Loss, Request, Samples, System
+from sedd_jax.systems.base import (
+  Bound,
+  Loss,
+  Request,
+  Samples,
+  System,
+  TaskError,
+)
 
 SYSTEMS = {
   'sedd': sedd.make,
@@ -12,7 +19,16 @@ SYSTEMS = {
   'd3pm': d3pm.make,
 }
 
-__all__ = ['SYSTEMS', 'Bound', 'Loss', 'Request', 'Samples', 'System', 'make']
+__all__ = [
+  'SYSTEMS',
+  'Bound',
+  'Loss',
+  'Request',
+  'Samples',
+  'System',
+  'TaskError',
+  'make',
+]
 
 
 def make(config: Any, data_info: Any) -> System:

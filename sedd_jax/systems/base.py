@@ -46,6 +46,10 @@ class Bound(NamedTuple):
   stats: PyTree = ()
 
 
+class TaskError(ValueError):
+  """A mistake in what a task was asked, told in one line."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
   """What to sample.
@@ -119,7 +123,7 @@ class System:
     prepare: `(seed, step, index, example) -> example`, host-side corruption, a
       pure function of its arguments, or None.
     tasks: further modes of `main`: `(params, aux, options, tokenizer) ->` a
-      JSON-able dict.
+      JSON-able dict; raises `TaskError` for options that do not fit.
     score_fn: `(params, aux) -> (x_t, sigma) -> log_score`, or None for systems
       without one.
     load_pretrained: `(path) -> params` reads a checkpoint of the original's, or

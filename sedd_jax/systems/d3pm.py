@@ -39,4 +39,5 @@ def make(
   process = parts.make_process(config, data_info.vocab_size)
   schedule = parts.make_schedule(config, noise_schedules.Steps)
   chain = step_bound.Chain(process, schedule, decoder)
-  return x0_chain.make(config, chain, hybrid=hybrid)
+  denoiser = x0_chain.make_denoiser(config, chain)
+  return x0_chain.make(config, chain, denoiser, hybrid=hybrid)

@@ -5,15 +5,15 @@ spellcheck.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sedd_jax import noise_schedules
 from sedd_jax.processes import Uniform
-from sedd_jax.systems import base, parts, step_bound, x0_chain
+from sedd_jax.systems import base, parts, spelling, step_bound, x0_chain
 
 # Further modes of the program.
 TASKS = ('spellcheck',)
@@ -52,79 +52,27 @@ def make(
     )
   schedule = parts.make_schedule(config, noise_schedules.Steps)
   chain = step_bound.Chain(process, schedule, decoder, parametrization)
-  system = x0_chain.make(config, chain, importance=importance)
-  _, logits_of = x0_chain.network_of(config, chain)
+  denoiser = x0_chain.make_denoiser(config, chain)
+  system = x0_chain.make(config, chain, denoiser, importance=importance)
+
+  # Weighed by theta_post, the best x̂_0 is the law given the other positions.
+  blind = decoder == 'posterior' and parametrization == 'x0'
 
   @jax.jit
-  def corrected(params, tokens):
-    """argmax of the network's logits with the text taken for x_1."""
-    logits = logits_of(params)(tokens, jnp.ones(len(tokens), jnp.int32))
-    return jnp.argmax(logits, axis=-1)
+  def corrected(params, tokens, error_rate):
+    """The likeliest x_0 with the text taken for x_1."""
+    step = jnp.ones(len(tokens), jnp.int32)
+    logits = denoiser.logits_of(params)(tokens, step)
+    return spelling.likeliest(logits, tokens, error_rate)
 
   def spellcheck(params, aux, options, tokenizer):
     del aux
-    return checked_spelling(
-      lambda tokens: corrected(params, tokens),
+    return spelling.checked(
+      functools.partial(corrected, params),
       options,
       tokenizer,
-      config.data.seq_len,
+      length=config.data.seq_len,
+      blind=blind,
     )
 
   return dataclasses.replace(system, tasks={'spellcheck': spellcheck})
-
-
-def checked_spelling(
-  corrected: Any, options: Any, tokenizer: Any, length: int
-) -> dict[str, Any]:
-  """Corrects substituted characters (arXiv 2102.05379, section 6).
-
-  One pass: the text is taken for x_1, the data after one step of noise.
-  Characters are replaced, never inserted or removed.
-
-  Args:
-    corrected: `(tokens [n, length]) -> tokens`, one pass of the network.
-    options: has `text`, or `path`, a file of text.
-    tokenizer: of the data.
-    length: tokens of a sequence that the network was trained on.
-
-  Returns:
-    `text`, `corrected`, `marked` (changed characters as [old>new]) and
-    `changes`, their number.
-
-  Raises:
-    ValueError: neither or both of text and path, or text that the tokenizer
-      cannot encode.
-  """
-  text, path = options.get('text', ''), options.get('path', '')
-  if bool(text) == bool(path):
-    raise ValueError(
-      'mode spellcheck needs --config.task.text=TEXT or --config.task.path=FILE'
-    )
-  if path:
-    with open(path, encoding='utf-8') as file:
-      text = file.read().rstrip('\n')
-  tokens = np.asarray(tokenizer.encode(text), np.int32)
-  if not len(tokens):
-    raise ValueError('there is no text to check')
-  # The last piece begins early enough to be whole; where the text is shorter
-  # than a sequence, it is checked at its own length.
-  size = min(length, len(tokens))
-  starts = [*range(0, len(tokens) - size, size), len(tokens) - size]
-  found = tokens.copy()
-  for start in starts:
-    piece = np.asarray(
-      corrected(jnp.asarray(tokens[None, start : start + size]))
-    )
-    found[start : start + size] = piece[0]
-  marked = ''.join(
-    tokenizer.decode([new])
-    if new == old
-    else f'[{tokenizer.decode([old])}>{tokenizer.decode([new])}]'
-    for old, new in zip(tokens.tolist(), found.tolist())
-  )
-  return {
-    'text': tokenizer.decode(tokens),
-    'corrected': tokenizer.decode(found),
-    'marked': marked,
-    'changes': int(np.sum(found != tokens)),
-  }

@@ -7,7 +7,8 @@ arguments.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
+import jax.numpy as jnp
+from jax import Array
 
 from sedd_jax import models, noise_schedules, processes
 from sedd_jax.core import names
@@ -84,6 +85,34 @@ def of_batch(batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
   return batch['tokens'], batch.get('valid'), batch.get('given')
 
 
+def counted(x_0: Array, valid: Array | None, given: Array | None) -> Array:
+  """Where a loss or a bound counts, bool `[batch, length]`.
+
+  Args:
+    x_0: `[batch, length]` tokens.
+    valid: `[batch, length]` bool, not padding; None if there is none.
+    given: `[batch, length]` bool, kept out of the noise; None if none is.
+
+  Returns:
+    valid & ~given.
+  """
+  valid = jnp.ones(x_0.shape, bool) if valid is None else valid
+  return valid if given is None else valid & ~given
+
+
+def bound_arguments(config: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+  """What the bounds of all chains take, of `config.eval` and a batch."""
+  x_0, valid, given = of_batch(batch)
+  return {
+    'x_0': x_0,
+    'index': batch['index'],
+    'counted': valid,
+    'kept': given,
+    'points': config.eval.points,
+    'times_by': config.eval.time_sampling,
+  }
+
+
 def make_network(config: Any, num_states: int) -> Any:
   """The network of `config.model`.
 
@@ -104,11 +133,6 @@ def make_network(config: Any, num_states: int) -> Any:
     config.model.args,
     {'num_states': num_states, **_fields(config.model)},
   )
-
-
-def folded(keys: jax.Array, place: int) -> jax.Array:
-  """fold_in(key, place) of typed keys `[batch]`."""
-  return jax.vmap(jax.random.fold_in, (0, None))(keys, place)
 
 
 def _fields(group: Any) -> dict[str, Any]:

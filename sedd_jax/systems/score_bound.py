@@ -17,7 +17,7 @@ from sedd_jax.core import keys as keys_lib
 from sedd_jax.noise_schedules import Continuous
 from sedd_jax.processes import Relaxing, base
 from sedd_jax.samplers import tweedie
-from sedd_jax.systems import time_proposal
+from sedd_jax.systems import parts, time_proposal
 from sedd_jax.systems.base import Bound
 
 PROTOCOLS = ('bound', 'sedd')
@@ -144,10 +144,7 @@ def bound(
   batch = x_0.shape[0]
   if index is None:
     index = jnp.arange(batch)
-  if counted is None:
-    counted = jnp.ones(x_0.shape, bool)
-  if kept is not None:
-    counted = counted & ~kept
+  counted = parts.counted(x_0, counted, kept)
   keys = keys_lib.example_keys(key, index)
 
   def total(nats):
@@ -155,7 +152,7 @@ def bound(
 
   def noisy(place, t):
     sigma = schedule.total(t)
-    place_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+    place_keys = keys_lib.folded(keys, place)
     x_t = losses.sample_noisy(place_keys, x_0, sigma, process=process)
     x_t = x_t if kept is None else jnp.where(kept, x_0, x_t)
     return x_t, sigma, score_fn(x_t, sigma)
@@ -170,7 +167,7 @@ def bound(
     return None, schedule.rate(t) * total(loss)
 
   # The places of the noise come before: points of the integral, and t_min.
-  times_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, points + 1)
+  times_keys = keys_lib.folded(keys, points + 1)
   u, shares = time_proposal.drawn(times_keys, points, times_by, proposal)
   _, integrand = jax.lax.scan(at_point, None, (jnp.arange(points), u.T))
   integrand = integrand.T

@@ -92,13 +92,12 @@ def make(config: Any, data_info: Any) -> base.System:
     t = t_min + (1 - t_min) * draw_times(key, index, batch['count'])
     sigma = schedule.total(t)
     keys = keys_lib.example_keys(key, index)
-    noise_keys = parts.folded(keys, 0)
-    dropout_keys = parts.folded(keys, 1) if config.model.dropout else None
+    noise_keys = keys_lib.folded(keys, 0)
+    dropout_keys = keys_lib.folded(keys, 1) if config.model.dropout else None
     x_t = losses.sample_noisy(noise_keys, x_0, sigma, process=process)
     x_t = x_t if given is None else jnp.where(given, x_0, x_t)
     nats = score_entropy(params, x_t, x_0, sigma, valid, dropout_keys)
-    counted = jnp.ones(x_0.shape, bool) if valid is None else valid
-    counted = counted if given is None else counted & ~given
+    counted = parts.counted(x_0, valid, given)
     total = schedule.rate(t) * jnp.sum(jnp.where(counted, nats, 0), axis=-1)
     return base.Loss(total, jnp.sum(counted, axis=-1).astype(total.dtype))
 
@@ -107,18 +106,12 @@ def make(config: Any, data_info: Any) -> base.System:
     return time_proposal.updated(aux, **stats) if stats else aux
 
   def bound(params, aux, key, batch):
-    x_0, valid, given = parts.of_batch(batch)
     return score_bound.bound(
-      log_score_fn(params, valid),
+      log_score_fn(params, batch.get('valid')),
       key,
-      x_0,
+      **parts.bound_arguments(config, batch),
       process=process,
       schedule=schedule,
-      index=batch['index'],
-      counted=valid,
-      kept=given,
-      points=config.eval.points,
-      times_by=config.eval.time_sampling,
       proposal=aux,
       t_min=t_min,
       delta=config.eval.decoder_delta,

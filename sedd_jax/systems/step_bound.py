@@ -17,7 +17,7 @@ from sedd_jax.losses import variational
 from sedd_jax.noise_schedules import Steps
 from sedd_jax.processes import TokenProcess, posterior
 from sedd_jax.samplers import ancestral
-from sedd_jax.systems import time_proposal
+from sedd_jax.systems import parts, time_proposal
 from sedd_jax.systems.base import Bound
 
 # How the network's logits are read.
@@ -172,16 +172,14 @@ def bound(
       'with eval.points = num_steps - 1 sums over all of them'
     )
   inner = chain.schedule.num_steps - 1
-  counted = jnp.ones(x_0.shape, bool) if counted is None else counted
-  if kept is not None:
-    counted = counted & ~kept
+  counted = parts.counted(x_0, counted, kept)
   keys = keys_lib.example_keys(key, index)
 
   def total(nats):
     return jnp.sum(jnp.where(counted, nats, 0), axis=-1)
 
   def nats_at(place, step):
-    place_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+    place_keys = keys_lib.folded(keys, place)
     x_t = chain.noisy(place_keys, x_0, step, kept)
     logits = logits_fn(x_t, step)
     return total(chain.step_nats(logits, x_t, x_0, step))
@@ -192,7 +190,7 @@ def bound(
     return None, nats_at(place, step)
 
   # The places of the noise come before.
-  times_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, points + 1)
+  times_keys = keys_lib.folded(keys, points + 1)
   u, shares = time_proposal.drawn(times_keys, points, times_by, proposal)
   _, divergences = jax.lax.scan(at_point, None, (jnp.arange(points), u.T))
   divergences = divergences.T

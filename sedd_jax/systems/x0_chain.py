@@ -5,12 +5,13 @@ chain, in the steps that are trained on, and in what is added to the bound.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from sedd_jax import samplers
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import names, times
 from sedd_jax.losses import variational
@@ -30,16 +31,31 @@ METHODS = ('ancestral',)
 _TIME_SCALE = 1000.0
 
 
-def network_of(config: Any, chain: step_bound.Chain) -> tuple[Any, Any]:
-  """The network, and `(params, valid, dropout_keys) -> logits_fn`.
+class Denoiser(NamedTuple):
+  """A network that is told x_t and t.
+
+  Attributes:
+    init: `(key) -> params`.
+    logits_of: `(params, valid, dropout_keys) -> logits_fn`, the latter `(x_t
+      [batch, length], step [batch]) -> logits [batch, length, vocab_size]`.
+  """
+
+  init: Callable[[Array], Any]
+  logits_of: Callable[..., Callable[[Array, Array], Array]]
+
+
+def make_denoiser(config: Any, chain: step_bound.Chain) -> Denoiser:
+  """The network of `config.model` for the states of a chain.
 
   Args:
     config: the whole config.
     chain: noise and decoder.
 
   Returns:
-    The Linen module, and what makes of parameters a function `(x_t [batch,
-    length], step [batch]) -> logits [batch, length, vocab_size]`.
+    The denoiser.
+
+  Raises:
+    ValueError: for names or numbers that do not fit.
   """
   process, last = chain.process, chain.schedule.num_steps
   network = parts.make_network(config, process.num_states)
@@ -53,12 +69,17 @@ def network_of(config: Any, chain: step_bound.Chain) -> tuple[Any, Any]:
 
     return logits_fn
 
-  return network, logits_of
+  def init(key):
+    x_t, time = jnp.zeros((1, 2), jnp.int32), jnp.ones(1)
+    return network.init(key, x_t, time)['params']
+
+  return Denoiser(init, logits_of)
 
 
 def make(
   config: Any,
   chain: step_bound.Chain,
+  denoiser: Denoiser,
   *,
   importance: bool = False,
   hybrid: float = 0.0,
@@ -66,9 +87,10 @@ def make(
   """The system of a chain.
 
   Args:
-    config: the whole config; reads model, training.time_sampling, eval and
-      sampling.method.
+    config: the whole config; reads model.dropout, training.time_sampling, eval
+      and sampling.
     chain: noise and decoder.
+    denoiser: the chain's network.
     importance: draw the steps that are trained on by their losses.
     hybrid: weight of the cross entropy -log x̂_0(x_0) that each step's term of
       the loss gets besides (arXiv 2107.03006, eq. 5).
@@ -86,15 +108,19 @@ def make(
       "eval.time_sampling='quadrature' is for continuous time: a chain in "
       'steps takes stratified or importance'
     )
-  last = chain.schedule.num_steps
-  network, logits_of = network_of(config, chain)
+  last, logits_of = chain.schedule.num_steps, denoiser.logits_of
+  direct = chain.parametrization == 'direct'
+  try:
+    ancestral.steps_of(last, config.sampling.steps, direct)
+    _require_even(config.sampling.grid)
+  except ValueError as error:
+    raise ValueError(f'sampling: {error}') from None
   draw_times = names.resolve(
     times.TIMES, config.training.time_sampling, 'time sampling'
   )
 
   def init(key):
-    x_t, time = jnp.zeros((1, 2), jnp.int32), jnp.ones(1)
-    params = network.init(key, x_t, time)['params']
+    params = denoiser.init(key)
     aux: dict[str, Any] = {'times': time_proposal.empty()}
     if importance:
       aux['history'] = step_history.empty(last)
@@ -110,12 +136,11 @@ def make(
       step = 1 + jnp.minimum(jnp.floor(u * last).astype(jnp.int32), last - 1)
       weight = jnp.full(u.shape, last, u.dtype)
     keys = keys_lib.example_keys(key, index)
-    noise_keys = parts.folded(keys, 0)
-    dropout_keys = parts.folded(keys, 1) if config.model.dropout else None
+    noise_keys = keys_lib.folded(keys, 0)
+    dropout_keys = keys_lib.folded(keys, 1) if config.model.dropout else None
     x_t = chain.noisy(noise_keys, x_0, step, given)
     logits = logits_of(params, valid, dropout_keys)(x_t, step)
-    counted = jnp.ones(x_0.shape, bool) if valid is None else valid
-    counted = counted if given is None else counted & ~given
+    counted = parts.counted(x_0, valid, given)
 
     def total(nats):
       return jnp.sum(jnp.where(counted, nats, 0), axis=-1)
@@ -139,17 +164,11 @@ def make(
     return aux
 
   def bound(params, aux, key, batch):
-    x_0, valid, given = parts.of_batch(batch)
     return step_bound.bound(
-      logits_of(params, valid),
+      logits_of(params, batch.get('valid')),
       key,
-      x_0,
+      **parts.bound_arguments(config, batch),
       chain=chain,
-      index=batch['index'],
-      counted=valid,
-      kept=given,
-      points=config.eval.points,
-      times_by=config.eval.time_sampling,
       proposal=aux['times'],
     )
 
@@ -166,14 +185,15 @@ def make(
       given=given,
       start=start,
       decoder=chain.decoder,
-      direct=chain.parametrization == 'direct',
+      direct=direct,
       return_path=path,
     )
 
   def sample(params, aux, request):
     del aux
-    requests.checked(request, METHODS, ('grid',), config.system.name)
-    samplers.time_grids.strided(last, request.steps)
+    options = requests.checked(request, METHODS, ('grid',), config.system.name)
+    _require_even(options.get('grid', 'uniform'))
+    ancestral.steps_of(last, request.steps, direct)
     jump = ancestral.jumps_from_the_prior(chain.process, chain.schedule)
 
     def of_batch(keys, tokens, given, start):
@@ -192,3 +212,12 @@ def make(
   return base.System(
     init=init, loss=loss, update_aux=update_aux, bound=bound, sample=sample
   )
+
+
+def _require_even(grid: str) -> None:
+  """Raises ValueError for a grid that a chain in steps has not."""
+  if grid != 'uniform':
+    raise ValueError(
+      f'a chain in steps is strided evenly: sampling.grid must be uniform, not '
+      f'{grid!r}'
+    )

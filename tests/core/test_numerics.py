@@ -34,6 +34,16 @@ def test_exp_excess(enabled, rtol):
     assert np.all(got >= 0)
 
 
+def test_logaddexp_has_a_gradient_at_nothing():
+  a = jnp.array([-jnp.inf, -jnp.inf, 0.5, -2.0])
+  b = jnp.array([-jnp.inf, 1.0, -jnp.inf, 3.0])
+  found, slopes = jax.vmap(jax.value_and_grad(numerics.logaddexp, (0, 1)))(a, b)
+  np.testing.assert_allclose(found, np.logaddexp(a, b), rtol=1e-6)
+  share = 1 / (1 + np.exp(-5.0))
+  np.testing.assert_allclose(slopes[0], [0, 0, 1, 1 - share], rtol=1e-4)
+  np.testing.assert_allclose(slopes[1], [0, 1, 0, share], rtol=1e-5)
+
+
 def test_exp_excess_derivative_is_d():
   u, d = jnp.float32(-7.0), jnp.expm1(jnp.float32(-7.0))
   assert jax.grad(numerics.exp_excess)(u, d) == d

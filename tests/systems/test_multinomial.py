@@ -1,46 +1,21 @@
 """Multinomial diffusion: the reference's numbers, and the system whole."""
 
 import dataclasses
-import json
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sedd_jax import config_checks, default_config, systems
-from sedd_jax.systems import multinomial, step_history
+from sedd_jax import systems
+from sedd_jax.systems import step_history
 from tests import golden_numbers
-
-
-def config_of(**changes):
-  config = default_config.get_config()
-  config.system.name = 'multinomial'
-  config.process.name = 'uniform'
-  config.schedule.name = 'step_betas'
-  config.schedule.num_steps = 8
-  config.data.seq_len = 6
-  config.model.update({'hidden_size': 16, 'num_layers': 1, 'num_heads': 2})
-  config.model.update({'cond_size': 8, 'dropout': 0.0, 'dtype': 'float32'})
-  config.eval.points = 2
-  config.sampling.update({'method': 'ancestral', 'steps': 8})
-  for name, value in changes.items():
-    config_checks.assign(config, name.replace('__', '.'), value)
-  return config
+from tests.systems import small
 
 
 def system_of(**changes):
-  return systems.make(config_of(**changes), types.SimpleNamespace(vocab_size=5))
-
-
-def batch_of(count=8):
-  tokens = np.random.default_rng(0).integers(5, size=(count, 6))
-  return {
-    'tokens': jnp.asarray(tokens, jnp.int32),
-    'index': jnp.arange(count),
-    'count': jnp.asarray(count),
-  }
+  changes = {'process__name': 'uniform', **changes}
+  return small.made(small.in_steps('multinomial', 8, **changes))
 
 
 def test_golden_importance_of_steps():
@@ -100,18 +75,13 @@ def test_the_loss_is_unbiased_for_the_bound_without_its_prior(
   system = system_of(
     system__args__importance=importance, system__args__decoder=decoder
   )
-  params, aux = jax.jit(system.init)(jax.random.key(0))
-  leaves, tree = jax.tree.flatten(params)
-  rng = np.random.default_rng(0)
-  params = jax.tree.unflatten(
-    tree, [x + 0.2 * rng.standard_normal(x.shape, 'float32') for x in leaves]
-  )
+  params, aux = small.started(system)
   if importance:
     skewed = step_history.StepHistory(
       jnp.asarray(np.linspace(1, 9, 8), 'float32'), jnp.full(8, 20.0)
     )
     aux = dict(aux, history=skewed)
-  batch = batch_of(2000)
+  batch = small.batch_of(2000)
   loss = jax.jit(system.loss)(params, aux, jax.random.key(1), batch)
   bound = jax.jit(system.bound)(params, aux, jax.random.key(2), batch)
   expected = bound.terms['diffusion'] + bound.terms['reconstruction']
@@ -123,7 +93,7 @@ def test_the_loss_is_unbiased_for_the_bound_without_its_prior(
 def test_history_follows_training_and_times_the_bound():
   system = system_of()
   params, aux = jax.jit(system.init)(jax.random.key(0))
-  batch = batch_of()
+  batch = small.batch_of(8)
   loss = jax.jit(system.loss)(params, aux, jax.random.key(0), batch)
   after = system.update_aux(aux, loss.stats)
   assert after['history'].counts.sum() == 8
@@ -156,6 +126,20 @@ def test_samples_are_those_of_single_requests():
     (dict(eval__time_sampling='quadrature'), 'takes stratified or importance'),
     (dict(system__args__decoder='paper'), 'use posterior, x0'),
     (dict(system__args__parametrization='eps'), 'use x0, direct'),
+    (dict(sampling__steps=9), 'sampling: steps must be from 1 to the 8'),
+    (dict(sampling__grid='sigma'), "must be uniform, not 'sigma'"),
+    (
+      dict(system__args__parametrization='direct', sampling__steps=4),
+      'one by one, not 4',
+    ),
+    (
+      dict(system__name='sedd', sampling__method='tweedie'),
+      'sedd: use log_linear, geometric',
+    ),
+    (
+      dict(system__name='sedd', schedule__name='log_linear'),
+      'sedd: use tweedie, euler',
+    ),
   ],
 )
 def test_mistakes(changes, message):
@@ -163,62 +147,12 @@ def test_mistakes(changes, message):
     system_of(**changes)
 
 
-def test_sedd_refuses_a_chain_in_steps():
-  with pytest.raises(ValueError, match='sedd: use log_linear, geometric'):
-    system_of(system__name='sedd', sampling__method='tweedie')
-  with pytest.raises(ValueError, match='sedd: use tweedie, euler'):
-    system_of(system__name='sedd', schedule__name='log_linear')
-
-
-def test_more_steps_than_the_chain_has():
+def test_a_request_for_another_grid_or_more_steps():
   system = system_of()
   params, aux = jax.jit(system.init)(jax.random.key(0))
   request = systems.Request(length=6, seeds=[0], method='ancestral', steps=9)
   with pytest.raises(ValueError, match='1 to the 8 of the chain, not 9'):
     system.sample(params, aux, request)
-
-
-class Letters:
-  """Encodes a to e."""
-
-  def encode(self, text):
-    return [ord(letter) - ord('a') for letter in text]
-
-  def decode(self, ids):
-    return ''.join(chr(ord('a') + int(i)) for i in ids)
-
-
-def test_spelling_is_checked_piece_by_piece():
-  def corrected(tokens):
-    assert tokens.shape[1] <= 4
-    return jnp.where(tokens == 4, 0, tokens)
-
-  answer = multinomial.checked_spelling(
-    corrected, {'text': 'abeabcdee'}, Letters(), 4
-  )
-  assert answer == {
-    'text': 'abeabcdee',
-    'corrected': 'abaabcdaa',
-    'marked': 'ab[e>a]abcd[e>a][e>a]',
-    'changes': 3,
-  }
-  json.dumps(answer)
-  short = multinomial.checked_spelling(corrected, {'text': 'be'}, Letters(), 4)
-  assert short['corrected'] == 'ba'
-  with pytest.raises(ValueError, match='needs --config.task.text'):
-    multinomial.checked_spelling(corrected, {}, Letters(), 4)
-
-
-def test_golden_spell_checking():
-  """argmax of the raw network at the first step, of a table by position."""
-  golden = golden_numbers.load('multinomial')
-  weights, bias = golden['W'][0], golden['U']
-
-  def corrected(tokens):
-    return jnp.argmax(weights[:, tokens].transpose(1, 2, 0) + bias[None], -1)
-
-  for tokens, expected in zip(golden['spell_x'], golden['spell_argmax']):
-    answer = multinomial.checked_spelling(
-      corrected, {'text': Letters().decode(tokens)}, Letters(), 6
-    )
-    assert answer['corrected'] == Letters().decode(expected)
+  request = dataclasses.replace(request, steps=8, options={'grid': 'sigma'})
+  with pytest.raises(ValueError, match="must be uniform, not 'sigma'"):
+    system.sample(params, aux, request)

@@ -9,63 +9,22 @@ import numpy as np
 import pytest
 
 import sedd_jax as sj
-from sedd_jax import default_config, systems
+from sedd_jax import systems
 from sedd_jax.models import DiffusionTransformer, heads, pretrained
 from sedd_jax.systems import score_bound, time_proposal
 from sedd_jax.training import optimizer, parallel, state, step
 from tests import enumerated, golden_numbers
-
-VOCAB = 7
-LENGTH = 6
-
-
-class Info:
-  vocab_size = VOCAB
-
-
-def small_config(**fields):
-  config = default_config.get_config()
-  config.model.update(
-    {
-      'hidden_size': 16,
-      'num_layers': 1,
-      'num_heads': 2,
-      'cond_size': 8,
-      'dtype': 'float32',
-      'dropout': 0.0,
-    }
-  )
-  config.data.seq_len = LENGTH
-  for path, value in fields.items():
-    group, name = path.split('__')
-    config[group][name] = value
-  return config
+from tests.systems import small
 
 
 @functools.cache
 def made(**fields):
-  return systems.make(small_config(**fields), Info())
+  return small.made(small.config_of(**fields))
 
 
 @functools.cache
 def params_of(**fields):
-  """Parameters that are all random: at init the output would be flat."""
-  params, _ = jax.jit(made(**fields).init)(jax.random.key(0))
-  rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda p: p + 0.2 * rng.standard_normal(p.shape).astype(np.float32), params
-  )
-
-
-def batch_of(rows, seed=0, **changes):
-  tokens = np.random.default_rng(seed).integers(VOCAB, size=(rows, LENGTH))
-  batch = {
-    'tokens': tokens.astype(np.int32),
-    'valid': np.ones((rows, LENGTH), bool),
-    'index': np.arange(rows, dtype=np.int32),
-    'count': np.int32(rows),
-  }
-  return {**batch, **changes}
+  return small.started(made(**fields))[0]
 
 
 UNIFORM = {'process__name': 'uniform', 'schedule__name': 'geometric'}
@@ -167,7 +126,9 @@ def test_training_is_the_same_on_any_layout():
     )
     found = []
     for number in range(3):
-      current, metrics = train_step(current, layout.put(batch_of(8, number)))
+      current, metrics = train_step(
+        current, layout.put(small.batch_of(8, number))
+      )
       found.append(float(metrics['loss']))
     return found, layout.whole(current.params)
 
@@ -187,7 +148,7 @@ def test_chunked_and_plain_loss_agree(noise):
   chunked, plain = (
     made(**noise, training__loss_chunk=chunk) for chunk in (4, 0)
   )
-  params, batch = params_of(**noise), batch_of(3)
+  params, batch = params_of(**noise), small.batch_of(3)
 
   def value(system):
     def mean(params):
@@ -206,10 +167,10 @@ def test_chunked_and_plain_loss_agree(noise):
 
 def test_loss_is_dwdse_of_the_network():
   """The system's draws are those its keys say, and the formula is dwdse's."""
-  system, params, batch = made(), params_of(), batch_of(4)
+  system, params, batch = made(), params_of(), small.batch_of(4)
   loss = jax.jit(system.loss)(params, (), jax.random.key(5), batch)
   score_fn = system.score_fn(params, ())
-  process = sj.processes.Absorbing(vocab_size=VOCAB)
+  process = sj.processes.Absorbing(vocab_size=small.VOCAB)
   schedule = sj.noise_schedules.LogLinear()
   u = sj.core.times.low_discrepancy(
     jax.random.key(5), jnp.asarray(batch['index']), 4
@@ -229,14 +190,14 @@ def test_loss_is_dwdse_of_the_network():
   for i in range(4):
     want = float(nats_of(i, batch['tokens'][i]))
     assert float(loss.nats[i]) == pytest.approx(want, rel=1e-4)
-  np.testing.assert_array_equal(loss.weight, LENGTH)
+  np.testing.assert_array_equal(loss.weight, small.LENGTH)
 
 
 @pytest.mark.parametrize('noise', NOISES)
 def test_an_example_does_not_depend_on_its_batch(noise):
   fields = {**noise, 'model__dropout': 0.3}
   system, params = made(**fields), params_of(**fields)
-  whole = batch_of(4)
+  whole = small.batch_of(4)
   part = {k: v[2:] if np.ndim(v) else v for k, v in whole.items()}
   loss = jax.jit(system.loss)
   np.testing.assert_allclose(
@@ -247,7 +208,7 @@ def test_an_example_does_not_depend_on_its_batch(noise):
 
 
 def test_without_valid_every_token_is():
-  system, params, batch = made(), params_of(), batch_of(3)
+  system, params, batch = made(), params_of(), small.batch_of(3)
   whole = {k: x for k, x in batch.items() if k != 'valid'}
   for of in (jax.jit(system.loss), jax.jit(system.bound)):
     got = of(params, (), jax.random.key(0), whole)
@@ -259,11 +220,11 @@ def test_without_valid_every_token_is():
 @pytest.mark.parametrize('noise', NOISES)
 def test_invalid_and_given_positions_do_not_count(noise):
   system, params = made(**noise), params_of(**noise)
-  valid = np.ones((2, LENGTH), bool)
+  valid = np.ones((2, small.LENGTH), bool)
   valid[:, 4:] = False
-  given = np.zeros((2, LENGTH), bool)
+  given = np.zeros((2, small.LENGTH), bool)
   given[:, 0] = True
-  batch = batch_of(2, valid=valid, given=given)
+  batch = small.batch_of(2, valid=valid, given=given)
   other = {**batch, 'tokens': np.where(valid, batch['tokens'], 0)}
   for of in (jax.jit(system.loss), jax.jit(system.bound)):
     got = of(params, (), jax.random.key(0), batch)
@@ -280,10 +241,10 @@ def test_fresh_absorbing_network_scores_log_v_per_token():
   """
   system = made()
   params, aux = jax.jit(system.init)(jax.random.key(0))
-  batch = batch_of(2000)
+  batch = small.batch_of(2000)
   bound = jax.jit(system.bound)(params, aux, jax.random.key(0), batch)
   mean = float(bound.nats.sum() / bound.weight.sum())
-  assert mean == pytest.approx(math.log(VOCAB), rel=0.01)
+  assert mean == pytest.approx(math.log(small.VOCAB), rel=0.01)
   np.testing.assert_allclose(sum(bound.terms.values()), bound.nats, rtol=1e-5)
 
 
@@ -387,7 +348,7 @@ def test_a_correlated_pair_scores_its_entropy_and_not_half():
 
 
 def request(rows, **fields):
-  fields = {'length': LENGTH, 'seeds': range(rows), 'steps': 4, **fields}
+  fields = {'length': small.LENGTH, 'seeds': range(rows), 'steps': 4, **fields}
   return systems.Request(**fields)
 
 
@@ -396,21 +357,21 @@ class TestSample:
   def test_a_batch_gives_what_single_requests_give(self, noise):
     system, params = made(**noise), params_of(**noise)
     together = system.sample(params, (), request(5, batch_size=2))
-    assert together.tokens.shape == (5, LENGTH) and together.calls == 5
-    assert together.tokens.max() < VOCAB
+    assert together.tokens.shape == (5, small.LENGTH) and together.calls == 5
+    assert together.tokens.max() < small.VOCAB
     for seed in (0, 4):
       alone = system.sample(params, (), request(1, seeds=[seed], batch_size=2))
       np.testing.assert_array_equal(alone.tokens[0], together.tokens[seed])
 
   def test_prompt_is_kept(self, noise):
     system, params = made(**noise), params_of(**noise)
-    tokens = np.tile(np.arange(LENGTH, dtype=np.int32), (3, 1))
-    given = np.tile(np.arange(LENGTH) % 2 == 0, (3, 1))
+    tokens = np.tile(np.arange(small.LENGTH, dtype=np.int32), (3, 1))
+    given = np.tile(np.arange(small.LENGTH) % 2 == 0, (3, 1))
     drawn = system.sample(
       params, (), request(3, tokens=tokens, given=given, record_path=True)
     )
     np.testing.assert_array_equal(drawn.tokens[given], tokens[given])
-    assert drawn.path.shape == (6, 3, LENGTH)
+    assert drawn.path.shape == (6, 3, small.LENGTH)
     np.testing.assert_array_equal(drawn.path[-1], drawn.tokens)
 
   def test_unknown_method_or_option(self, noise):
@@ -435,6 +396,6 @@ def test_weights_in_the_released_layout(noise, tmp_path):
 
 
 def test_a_process_without_scores_is_refused():
-  config = small_config(process__name='tests.systems.other:Other')
+  config = small.config_of(process__name='tests.systems.other:Other')
   with pytest.raises(ValueError, match='has no scores'):
-    systems.make(config, Info())
+    small.made(config)

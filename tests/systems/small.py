@@ -1,0 +1,63 @@
+"""The smallest systems: their config, their data, their parameters."""
+
+import types
+
+import jax
+import numpy as np
+
+from sedd_jax import config_checks, default_config, systems
+
+VOCAB = 7
+LENGTH = 6
+INFO = types.SimpleNamespace(vocab_size=VOCAB)
+
+
+def config_of(**changes):
+  """The defaults with a small network; changes as group__field=value."""
+  config = default_config.get_config()
+  config.data.seq_len = LENGTH
+  config.model.update({'hidden_size': 16, 'num_layers': 1, 'num_heads': 2})
+  config.model.update({'cond_size': 8, 'dropout': 0.0, 'dtype': 'float32'})
+  for name, value in changes.items():
+    config_checks.assign(config, name.replace('__', '.'), value)
+  return config
+
+
+def in_steps(name, num_steps, **changes):
+  """The config of a system whose chain has so many steps."""
+  fields = {
+    'system__name': name,
+    'schedule__name': 'step_betas',
+    'schedule__num_steps': num_steps,
+    'sampling__method': 'ancestral',
+    'sampling__steps': num_steps,
+    'eval__points': 2,
+  }
+  return config_of(**{**fields, **changes})
+
+
+def made(config):
+  """The system of a config."""
+  return systems.make(config, INFO)
+
+
+def batch_of(rows, seed=0, **changes):
+  """Tokens without any order."""
+  tokens = np.random.default_rng(seed).integers(VOCAB, size=(rows, LENGTH))
+  batch = {
+    'tokens': tokens.astype(np.int32),
+    'valid': np.ones((rows, LENGTH), bool),
+    'index': np.arange(rows, dtype=np.int32),
+    'count': np.int32(rows),
+  }
+  return {**batch, **changes}
+
+
+def started(system):
+  """Parameters that are all random (at init the output is flat), and aux."""
+  params, aux = jax.jit(system.init)(jax.random.key(0))
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda p: p + 0.2 * rng.standard_normal(p.shape).astype(np.float32), params
+  )
+  return params, aux
