@@ -147,7 +147,8 @@ def test_signature(name):
   for key, parameter in parameters.items():
     assert parameter.default == promised.get(key, parameter.default), key
     assert key in promised or parameter.default is not REQUIRED, key
-  if name.startswith(('losses', 'samplers.sample', 'samplers.ancestral')):
+  kernels = ('losses.s', 'losses.d', 'losses.i')
+  if name.startswith((*kernels, 'samplers.sample', 'samplers.ancestral')):
     keyword_only = {
       key
       for key in promised

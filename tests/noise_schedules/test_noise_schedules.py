@@ -23,6 +23,25 @@ def test_a_schedule_is_of_one_kind():
   assert len(CONTINUOUS) + len(STEPS) == len(EXAMPLES)
 
 
+def traced_once(schedule, method, places):
+  """A schedule is an argument of jit, and an equal one is the same to it."""
+  traces = []
+
+  @jax.jit
+  def value(schedule, at):
+    traces.append(1)
+    return method(schedule, at)
+
+  copy = jax.tree.unflatten(
+    jax.tree.structure(schedule), jax.tree.leaves(schedule)
+  )
+  assert copy == schedule
+  first, second = places
+  np.testing.assert_allclose(value(schedule, first), method(schedule, first))
+  value(copy, second)
+  assert len(traces) == 1
+
+
 @pytest.mark.parametrize('schedule', STEPS)
 class TestContractInSteps:
   def test_levels_increase_from_0(self, schedule):
@@ -40,20 +59,7 @@ class TestContractInSteps:
     )
 
   def test_passes_through_jit_by_value(self, schedule):
-    traces = []
-
-    @jax.jit
-    def level(schedule, step):
-      traces.append(1)
-      return schedule.level(step)
-
-    copy = jax.tree.unflatten(
-      jax.tree.structure(schedule), jax.tree.leaves(schedule)
-    )
-    assert copy == schedule
-    np.testing.assert_array_equal(level(schedule, 2), schedule.level(2))
-    level(copy, 1)
-    assert len(traces) == 1
+    traced_once(schedule, lambda schedule, at: schedule.level(at), (2, 1))
 
 
 @pytest.mark.parametrize('steps', [10, 100, 1000, 4000])
@@ -157,20 +163,7 @@ class TestContract:
     np.testing.assert_allclose(compiled(schedule, t), eager, rtol=1e-5)
 
   def test_passes_through_jit_by_value(self, schedule):
-    traces = []
-
-    @jax.jit
-    def total(schedule, t):
-      traces.append(1)
-      return schedule.total(t)
-
-    copy = jax.tree.unflatten(
-      jax.tree.structure(schedule), jax.tree.leaves(schedule)
-    )
-    assert copy == schedule
-    np.testing.assert_allclose(total(schedule, 0.5), schedule.total(0.5))
-    total(copy, 0.25)
-    assert len(traces) == 1
+    traced_once(schedule, lambda schedule, at: schedule.total(at), (0.5, 0.25))
 
   def test_any_shape(self, schedule):
     t = jnp.full((2, 3), 0.5)
