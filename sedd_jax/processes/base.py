@@ -60,11 +60,11 @@ class TokenProcess(Protocol):
     self, log_x: Array, start: ArrayLike, stop: ArrayLike
   ) -> Array:
     """log of `forward` for a distribution given by its log probabilities."""
-    return jnp.log(self.forward(jnp.exp(log_x), start, stop))
+    return numerics.log_or_nothing(self.forward(jnp.exp(log_x), start, stop))
 
   def log_backward(self, y: Array, start: ArrayLike, stop: ArrayLike) -> Array:
     """log of `backward`."""
-    return jnp.log(self.backward(y, start, stop))
+    return numerics.log_or_nothing(self.backward(y, start, stop))
 
 
 def posterior(

@@ -1,6 +1,6 @@
-"""The continuous-time view of uniform and absorbing noise.
+"""The continuous-time view of uniform and absorbing noise, and their mixture.
 
-Both relax to a prior: Q = 1 prior^T - I, so a row of rates is prior - delta_x
+They relax to a prior: Q = 1 prior^T - I, so a row of rates is prior - delta_x
 and the kernel of a step d is expm(d Q).  Rates are per unit of total noise;
 multiply by the schedule's `rate(t)` for rates in time.
 """
@@ -15,10 +15,10 @@ from sedd_jax.processes import base
 
 
 def _prior(process: base.Relaxing) -> Array:
-  if not hasattr(process, 'prior_probs'):
+  if not isinstance(process, base.Relaxing):
     raise TypeError(
       f'{type(process).__name__} has no rates: the continuous-time view is of '
-      'Uniform and Absorbing (a process with prior_probs)'
+      'a process that relaxes to a prior, as Uniform and Absorbing'
     )
   return process.prior_probs()
 

@@ -5,6 +5,7 @@ of the chain can be taken at once, for q(x_s | x_t, x_0) is known for any s < t
 (arXiv 2107.03006, appendix A.3).
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -21,6 +22,21 @@ from sedd_jax.samplers import loop, time_grids
 DECODERS = ('posterior', 'x0')
 
 
+def distance_to_prior(process: base.TokenProcess, schedule: Steps) -> float:
+  """The largest KL(q(x_T | x_0) || prior) of a symbol, in nats.
+
+  Args:
+    process: the noise process.
+    schedule: its levels; concrete, not traced.
+  """
+  # One symbol stands for all where the kernel treats them alike.
+  count = 1 if isinstance(process, base.Relaxing) else process.vocab_size
+  # Also where the caller is being traced.
+  with jax.ensure_compile_time_eval():
+    level = schedule.level(schedule.num_steps)
+    return float(jnp.max(process.prior_kl(jnp.arange(count), level)))
+
+
 def jumps_from_the_prior(process: base.TokenProcess, schedule: Steps) -> bool:
   """Whether a step leads from the prior to the chain's last state.
 
@@ -35,11 +51,7 @@ def jumps_from_the_prior(process: base.TokenProcess, schedule: Steps) -> bool:
   Returns:
     A Python bool.
   """
-  if not base.has_mask(process):
-    return False
-  # Also where the caller is being traced.
-  with jax.ensure_compile_time_eval():
-    return bool(schedule.level(schedule.num_steps) < jnp.inf)
+  return distance_to_prior(process, schedule) == math.inf
 
 
 def steps_of(num_steps: int, steps: int | None, direct: bool) -> np.ndarray:

@@ -17,7 +17,7 @@ from jax import Array
 from sedd_jax.core import categorical, numerics, shapes
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.noise_schedules import Continuous
-from sedd_jax.processes import Relaxing, base
+from sedd_jax.processes import Absorbing, Relaxing, Uniform, base
 from sedd_jax.samplers import euler, time_grids, tweedie
 
 ScoreFn = Callable[[Array, Array], Array]
@@ -324,7 +324,7 @@ def _check(shape, process, steps, method, grid, t_min):
   _require_method(method)
   if grid not in GRIDS:
     raise ValueError(f'unknown grid {grid!r}: use {", ".join(GRIDS)}')
-  if not isinstance(process, base.Relaxing):
+  if not isinstance(process, Uniform | Absorbing):
     raise TypeError(
       f'{type(process).__name__} has no score: use Uniform or Absorbing'
     )

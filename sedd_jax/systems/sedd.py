@@ -14,6 +14,7 @@ from sedd_jax import losses, noise_schedules, samplers
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import names, times
 from sedd_jax.models import heads, pretrained
+from sedd_jax.processes import Absorbing, Uniform
 from sedd_jax.processes import base as process_base
 from sedd_jax.systems import base, parts, requests, score_bound, time_proposal
 
@@ -36,7 +37,7 @@ def make(config: Any, data_info: Any) -> base.System:
       fit; before compilation.
   """
   process = parts.make_process(config, data_info.vocab_size)
-  if not isinstance(process, process_base.Relaxing):
+  if not isinstance(process, Uniform | Absorbing):
     raise ValueError(
       f'process.name {config.process.name!r} has no scores: system sedd takes '
       'uniform or absorbing'

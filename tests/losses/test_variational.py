@@ -94,19 +94,52 @@ def test_golden_decoder_of_the_paper(multinomial, x64):
   )
 
 
-@pytest.mark.parametrize('noise', ['uniform', 'absorbing'])
+def noise_of_d3pm(noise, golden):
+  """The process and the levels after 0, ..., 10 steps."""
+  if noise == 'uniform':
+    schedule = StepBetas(num_steps=10)
+    return sj.processes.Uniform(vocab_size=8), schedule.level(np.arange(11))
+  if noise == 'absorbing':
+    schedule = StepBetas(num_steps=10, betas='reciprocal', min_alpha=0.0)
+    return sj.processes.Absorbing(vocab_size=7), schedule.level(np.arange(11))
+  if noise == 'nn':
+    # The reference's powers of the first exponent.
+    finest = golden['mi_exponents'][0]
+    process = sj.processes.NearestNeighbor(
+      vocab_size=8, embeddings=golden['embeddings'], k=3, finest=finest
+    )
+    return process, finest * golden['mi_powers']
+  if noise == 'gaussian':
+    process = sj.processes.OrdinalGaussian(
+      vocab_size=8, betas=golden['betas_gauss']
+    )
+    return process, np.arange(11.0)
+  process = sj.processes.Band(
+    vocab_size=8, betas=golden['betas_cosine_T10'], width=2
+  )
+  return process, np.arange(11.0)
+
+
+@pytest.mark.parametrize(
+  'noise', ['uniform', 'absorbing', 'gaussian', 'band', 'nn']
+)
 def test_golden_steps_of_d3pm(noise, x64):
   golden = golden_numbers.load('d3pm')
-  if noise == 'uniform':
-    process = sj.processes.Uniform(vocab_size=8)
-    schedule = StepBetas(num_steps=10)
-  else:
-    process = sj.processes.Absorbing(vocab_size=7)
-    schedule = StepBetas(num_steps=10, betas='reciprocal', min_alpha=0.0)
-  level = schedule.level(np.arange(11))
+  process, level = noise_of_d3pm(noise, golden)
+  states = jnp.arange(process.num_states)
   x_0 = jnp.asarray(golden['x0'])
   same = dict(rtol=1e-9, atol=1e-12)
   for t in range(1, 11):
+    np.testing.assert_allclose(
+      process.forward(states, level[t - 1], level[t]),
+      golden[f'Q_{noise}'][t - 1],
+      **same,
+    )
+    np.testing.assert_allclose(
+      process.forward(states, 0.0, level[t]),
+      golden[f'Qbar_{noise}'][t - 1],
+      **same,
+    )
     x_t = golden[f'{noise}_xt'][t - 1]
     logits = golden['x0_logits'][t - 1][:, : process.vocab_size]
     np.testing.assert_allclose(
@@ -132,6 +165,10 @@ def test_golden_steps_of_d3pm(noise, x64):
     )
     if noise == 'absorbing' and t == 1:
       np.testing.assert_allclose(nats, [5.139909, 0, 0, 0, 0, 0], atol=1e-6)
+  if noise != 'absorbing':
+    np.testing.assert_allclose(
+      process.prior_kl(x_0, level[10]), golden[f'{noise}_prior_kl_nats'], **same
+    )
   # Two steps at once.
   x_t = golden[f'{noise}_xt'][9]
   logits = golden['x0_logits'][9][:, : process.vocab_size]
