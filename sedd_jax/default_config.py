@@ -75,7 +75,9 @@ FIELDS: dict[str, Field] = {
   ),
   'schedule.sigma_min': Field(1e-4, 'geometric: total noise at t = 0.', '> 0'),
   'schedule.sigma_max': Field(20.0, 'geometric: total noise at t = 1.', '> 0'),
-  'schedule.num_steps': Field(1000, 'step_betas: steps of the chain.', '> 1'),
+  'schedule.num_steps': Field(
+    1000, 'step_betas, mutual_information: steps of the chain.', '> 1'
+  ),
   'schedule.betas': Field(
     'cosine',
     'step_betas: the law of beta_t; reciprocal: 1 / (T - t + 1).',
@@ -118,6 +120,16 @@ FIELDS: dict[str, Field] = {
   ),
   'data.path': Field(
     '', "The corpus' file or folder; empty: the source's own default."
+  ),
+  'data.ordered': Field(
+    False,
+    "Whether the vocabulary's order means something, as that of levels does; "
+    'noise between neighbours (ordinal_gaussian, band) needs it.',
+  ),
+  'data.statistics': Field(
+    '',
+    'Counts of tokens for noise that depends on them: the statistics.json of a '
+    'run; empty: counted in the train split, and kept with the run.',
   ),
   'data.seq_len': Field(1024, 'Tokens a sequence.', '> 0'),
   'data.limit': Field(0, 'Tokens used at most; 0: all.', '>= 0'),

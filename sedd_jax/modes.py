@@ -14,6 +14,7 @@ import numpy as np
 
 import sedd_jax
 from sedd_jax import config_checks, flags, runs, systems
+from sedd_jax.data import statistics
 from sedd_jax.evaluation import generate, likelihood, report
 from sedd_jax.training import loop, metrics, parallel, tracing, trackers
 from sedd_jax.training import optimizer as optimizer_lib
@@ -50,6 +51,8 @@ def train(command: flags.Command) -> None:
 
   if jax.process_index() == 0:
     report.write(workdir / flags.CONFIG_FILE, config_checks.to_json(config))
+    if experiment.counts is not None:
+      statistics.write(workdir / statistics.FILE, experiment.counts)
   system = experiment.system
   evaluator = _Evaluator(experiment, layout) if system.bound else None
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from sedd_jax import config_checks, flags, systems
 from sedd_jax.core import names
-from sedd_jax.data import pipeline
+from sedd_jax.data import pipeline, statistics
 from sedd_jax.evaluation import generate
 from sedd_jax.systems.base import Bound, Samples, System
 from sedd_jax.training import checkpoint, metrics
@@ -41,16 +41,24 @@ class Experiment:
   Attributes:
     config: the config.
     info: vocabulary and tokenizer of the data; with its text once read.
+    counts: occurrences of each token, `[vocab_size]`, if the system asked.
     system: the system.
   """
 
-  def __init__(self, config: Any, *, read: bool = True):
+  def __init__(
+    self,
+    config: Any,
+    *,
+    read: bool = True,
+    workdir: str | os.PathLike | None = None,
+  ):
     """Builds the system.
 
     Args:
       config: a checked config.
       read: read the data now, so that it is told first if it is missing; False
         where only a vocabulary is needed, as for samples.
+      workdir: of a stored run; its counts of tokens are taken, if it has any.
 
     Raises:
       DataError: the data or its tokenizer is missing or damaged.
@@ -58,14 +66,32 @@ class Experiment:
     """
     data = config.data
     self.config = config
-    self.info = (
+    self.counts: np.ndarray | None = None
+    self._workdir = workdir
+    info = (
       self.dataset.info
       if read
       else pipeline.describe(
         source=data.source, path=data.path, tokenizer=data.tokenizer
       )
     )
+    self.info = dataclasses.replace(info, token_counts=self._token_counts)
     self.system: System = systems.make(config, self.info)
+
+  def _token_counts(self) -> np.ndarray:
+    """Occurrences of each token: of a file, of the stored run, or counted."""
+    if self.counts is None:
+      path: str | os.PathLike = self.config.data.statistics
+      if not path and self._workdir is not None:
+        stored = pathlib.Path(self._workdir) / statistics.FILE
+        path = stored if stored.is_file() else ''
+      size = self.info.vocab_size
+      self.counts = (
+        statistics.read(path, size)
+        if path
+        else statistics.count(self.dataset.tokens('train'), size)
+      )
+    return self.counts
 
   @functools.cached_property
   def dataset(self) -> pipeline.Dataset:

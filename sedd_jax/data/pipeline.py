@@ -8,7 +8,7 @@ once.  A process asks for the indices that are its own.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -21,6 +21,10 @@ from sedd_jax.data.tokenizers import Tokenizer
 
 # Beyond so many files of text, a prepared corpus is named by its token files.
 _MANY_FILES = 16
+
+
+def _uncounted() -> np.ndarray:
+  raise DataError('the tokens of this corpus were not counted')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,8 @@ class DataInfo:
     unit: what a token is: 'character', 'byte' or 'token'.
     files: `({'name', 'sha256'}, ...)`: base name and checksum of each file that
       the text came from (for a prepared folder of many: of the token files).
+    token_counts: gives the occurrences of each token in the train split,
+      `[vocab_size]`; counted when it is first called.
   """
 
   name: str
@@ -46,6 +52,7 @@ class DataInfo:
   num_characters: Mapping[str, int]
   unit: str
   files: tuple[dict[str, str], ...]
+  token_counts: Callable[[], np.ndarray] = _uncounted
 
 
 class Dataset:

@@ -4,13 +4,14 @@ from sedd_jax.noise_schedules.base import Continuous, Steps
 from sedd_jax.noise_schedules.geometric import Geometric
 from sedd_jax.noise_schedules.log_linear import LogLinear
 from sedd_jax.noise_schedules.step_betas import StepBetas
-from sedd_jax.noise_schedules.step_table import StepTable
+from sedd_jax.noise_schedules.step_table import MutualInformation, StepTable
 
 SCHEDULES = {
   'log_linear': LogLinear,
   'geometric': Geometric,
   'step_betas': StepBetas,
   'step_table': StepTable,
+  'mutual_information': MutualInformation,
 }
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
   'Continuous',
   'Geometric',
   'LogLinear',
+  'MutualInformation',
   'StepBetas',
   'StepTable',
   'Steps',

@@ -1,6 +1,7 @@
 """A schedule in steps by the list of its levels."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ class StepTable(base.Steps):
   (2, 0.5)
   """
 
-  levels: ArrayLike
+  levels: Any
 
   def __post_init__(self):
     levels = np.asarray(self.levels, np.float64)
@@ -49,7 +50,7 @@ class StepTable(base.Steps):
 
   def __eq__(self, other: object) -> bool:
     """Whether the levels are equal."""
-    if not isinstance(other, StepTable):
+    if type(other) is not type(self):
       return NotImplemented
     return np.array_equal(self.levels, other.levels)
 
@@ -61,11 +62,15 @@ class StepTable(base.Steps):
     return (self.levels,), None
 
   @classmethod
-  def tree_unflatten(cls, _, leaves: tuple[ArrayLike]) -> 'StepTable':
+  def tree_unflatten(cls, _: None, leaves: tuple[ArrayLike]) -> 'StepTable':
     """From a leaf of any kind, unchecked."""
     schedule = object.__new__(cls)
     object.__setattr__(schedule, 'levels', leaves[0])
     return schedule
+
+  def with_levels(self, levels: ArrayLike) -> 'StepTable':
+    """The same with other levels, also in traced code; unchecked."""
+    return self.tree_unflatten(None, (levels,))
 
   @property
   def num_steps(self) -> int:  # type: ignore[override]
@@ -82,3 +87,12 @@ class StepTable(base.Steps):
     del tokens
     table = jnp.asarray(self.levels, numerics.compute_dtype())
     return table[jnp.asarray(step)]
+
+
+@jax.tree_util.register_pytree_node_class
+class MutualInformation(StepTable):
+  """Levels that take the same share of the information away at every step.
+
+  A config that names it gets the levels of `processes.mutual_information` for
+  its process and the frequencies of tokens (arXiv 2107.03006, A.7).
+  """

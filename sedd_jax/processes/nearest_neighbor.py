@@ -3,7 +3,9 @@
 import dataclasses
 import math
 import os
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -11,6 +13,9 @@ from jax.typing import ArrayLike
 
 from sedd_jax.core import numerics
 from sedd_jax.processes import tabulated
+
+# Neighbours of a symbol that the released text8 model has.
+NUM_NEIGHBORS = 5
 
 
 def neighbor_rates(embeddings: ArrayLike, k: int) -> np.ndarray:
@@ -123,15 +128,15 @@ class NearestNeighbor(tabulated.Products):
   """
 
   vocab_size: int = dataclasses.field(metadata={'static': True})
-  powers: ArrayLike
-  finest: ArrayLike
-  prior: ArrayLike
+  powers: Any
+  finest: Any
+  prior: Any
 
   def __init__(
     self,
     vocab_size: int,
     embeddings: ArrayLike | str | os.PathLike,
-    k: int = 5,
+    k: int = NUM_NEIGHBORS,
     finest: float = 1e-6,
     furthest: float = 100.0,
     max_gib: float = tabulated.MAX_GIB,
@@ -198,6 +203,11 @@ class NearestNeighbor(tabulated.Products):
     embeddings = np.random.default_rng(0).standard_normal((6, 3))
     return (cls(vocab_size=6, embeddings=embeddings, k=2, finest=0.01),)
 
+  def with_powers(self, powers: ArrayLike) -> 'NearestNeighbor':
+    """The same with other tables, also in traced code; unchecked."""
+    leaves, structure = jax.tree.flatten(self)
+    return jax.tree.unflatten(structure, [powers, *leaves[1:]])
+
   @property
   def num_states(self) -> int:
     """The same as `vocab_size`."""
@@ -222,3 +232,25 @@ class NearestNeighbor(tabulated.Products):
     return [
       (power, (steps >> order) & 1 == 1) for order, power in enumerate(powers)
     ]
+
+
+def connected(
+  vocab_size: int,
+  embeddings: ArrayLike,
+  k: int = NUM_NEIGHBORS,
+  **settings: Any,
+) -> NearestNeighbor:
+  """The process with as many neighbours, from k on, as join the whole graph.
+
+  Args:
+    vocab_size: symbols.
+    embeddings: `[vocab_size, width]`.
+    k: neighbours of a symbol, at least.
+    **settings: of `NearestNeighbor`.
+
+  Raises:
+    ValueError: for sizes, levels or embeddings that do not fit.
+  """
+  while k < vocab_size - 1 and parts_of(neighbor_rates(embeddings, k)) > 1:
+    k += 1
+  return NearestNeighbor(vocab_size, embeddings, k, **settings)

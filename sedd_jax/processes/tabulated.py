@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ class Products(base.TokenProcess):
   transitions are right in float32 too.
   """
 
-  prior: ArrayLike
+  prior: Any
 
   def _check(self, level: float, name: str) -> None:
     """Raises ValueError for a number that is no level of this chain."""
@@ -86,10 +87,10 @@ class Products(base.TokenProcess):
     """Whether all fields are equal, tables included."""
     if type(other) is not type(self):
       return NotImplemented
-    mine, yours = (jax.tree.flatten(process) for process in (self, other))
-    return mine[1] == yours[1] and all(
-      np.array_equal(a, b) for a, b in zip(mine[0], yours[0])
-    )
+    mine, kind = jax.tree.flatten(self)
+    yours, other_kind = jax.tree.flatten(other)
+    same = str(kind) == str(other_kind)
+    return same and all(map(np.array_equal, mine, yours))
 
   def __repr__(self) -> str:
     """Without the tables."""
@@ -106,10 +107,10 @@ class Products(base.TokenProcess):
     self, rows: Array, start: ArrayLike, stop: ArrayLike, *, back: bool
   ) -> Array:
     """Rows times the kernel; times its transpose where `back`."""
-    from_data = _is_number(start) and start == 0
+    from_data = isinstance(start, int | float) and start == 0
     for level, name in ((start, 'start'), (stop, 'stop')):
-      if _is_number(level) and not np.isinf(level):
-        self._check(float(level), name)
+      if isinstance(level, int | float) and not np.isinf(level):
+        self._check(level, name)
     tokens = rows[..., 0]
     # Checks the levels' shapes and their order.
     shapes.increment(start, stop, tokens)
@@ -195,10 +196,6 @@ class Products(base.TokenProcess):
     return jnp.where(jnp.any(held & (prior == 0), axis=-1), jnp.inf, nats)
 
 
-def _is_number(level: ArrayLike) -> bool:
-  return isinstance(level, int | float)
-
-
 def register(cls: type) -> type:
   """Makes a pytree of a dataclass whose constructor does not take its fields.
 
@@ -214,7 +211,7 @@ def register(cls: type) -> type:
     return [getattr(process, name) for name in leaves], tuple(values)
 
   def unflatten(values, children):
-    process = object.__new__(cls)
+    process: Any = object.__new__(cls)
     for name, value in [*zip(static, values), *zip(leaves, children)]:
       object.__setattr__(process, name, value)
     return process
@@ -253,13 +250,13 @@ class Tabulated(Products):
   """
 
   vocab_size: int = dataclasses.field(metadata={'static': True})
-  orders: Sequence[ArrayLike]
-  prior: ArrayLike
+  orders: Sequence[Any]
+  prior: Any
 
   def __init__(
     self,
     vocab_size: int,
-    matrices: ArrayLike | str | os.PathLike,
+    matrices: Any,
     prior: ArrayLike | None = None,
     max_gib: float = MAX_GIB,
   ):

@@ -51,6 +51,8 @@ def jumps_from_the_prior(process: base.TokenProcess, schedule: Steps) -> bool:
   Returns:
     A Python bool.
   """
+  if not base.has_mask(process):
+    return False
   return distance_to_prior(process, schedule) == math.inf
 
 

@@ -6,7 +6,18 @@ loss is the variational bound, with a share of cross entropy where asked.
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from sedd_jax import noise_schedules
+from sedd_jax.processes import (
+  Band,
+  NearestNeighbor,
+  OrdinalGaussian,
+  mutual_information,
+  nearest_neighbor,
+)
 from sedd_jax.systems import base, parts, step_bound, x0_chain
 
 
@@ -21,7 +32,7 @@ def make(
 
   Args:
     config: the whole config.
-    data_info: has `vocab_size`.
+    data_info: has `vocab_size`, and `token_counts` for mutual information.
     hybrid: lambda of L_lambda (eq. 5), the weight of the cross entropy
       -log x̂_0(x_0) beside the bound's term of each step; the paper's text
       models have 0 and 0.01.
@@ -36,8 +47,75 @@ def make(
   """
   if not 0 <= hybrid < float('inf'):
     raise ValueError(f'system.args.hybrid must be at least 0, not {hybrid}')
-  process = parts.make_process(config, data_info.vocab_size)
-  schedule = parts.make_schedule(config, noise_schedules.Steps)
+  process, schedule = parts.make_chain(config, data_info)
+  if isinstance(process, OrdinalGaussian | Band) and not config.data.ordered:
+    raise ValueError(
+      f'process.name {config.process.name!r} moves between neighbours in the '
+      "order of the vocabulary, and this data's symbols have none "
+      '(data.ordered is False)'
+    )
   chain = step_bound.Chain(process, schedule, decoder)
   denoiser = x0_chain.make_denoiser(config, chain)
-  return x0_chain.make(config, chain, denoiser, hybrid=hybrid)
+  noise = None
+  if config.training.refresh_every:
+    if not isinstance(process, NearestNeighbor):
+      raise ValueError(
+        'training.refresh_every: noise that is learned is nearest_neighbor, '
+        f'and process.name is {config.process.name!r}'
+      )
+    if not isinstance(schedule, noise_schedules.StepTable):
+      schedule = noise_schedules.StepTable(
+        levels=schedule.level(np.arange(schedule.num_steps + 1))
+      )
+      chain = chain._replace(schedule=schedule)
+    noise = _learned_neighbors(config, data_info, chain, denoiser)
+  return x0_chain.make(config, chain, denoiser, hybrid=hybrid, noise=noise)
+
+
+def _learned_neighbors(
+  config: Any,
+  data_info: Any,
+  chain: step_bound.Chain,
+  denoiser: x0_chain.Denoiser,
+) -> x0_chain.Noise:
+  """Noise between neighbours in the network's own space of embeddings.
+
+  Its tables are made anew at every refresh, from the parameters of that step.
+  """
+  size = data_info.vocab_size
+  params = jax.eval_shape(denoiser.init, jax.random.key(0))
+  if params.get('embed', {}).get('embedding') is None:
+    raise ValueError(
+      f'model.name {config.model.name!r} has no parameters embed.embedding: '
+      'neighbours that are learned (training.refresh_every above 0) need them'
+    )
+
+  process, schedule = chain.process, chain.schedule
+  assert isinstance(process, NearestNeighbor)
+  assert isinstance(schedule, noise_schedules.StepTable)
+
+  def tables(process, schedule):
+    steps = np.arange(schedule.num_steps + 1)
+    return {
+      'powers': jnp.asarray(process.powers, jnp.float32),
+      'levels': jnp.asarray(schedule.level(steps), jnp.float32),
+    }
+
+  def chain_of(tables):
+    return chain._replace(
+      process=process.with_powers(tables['powers']),
+      schedule=schedule.with_levels(tables['levels']),
+    )
+
+  def refreshed(params):
+    embeddings = np.asarray(params['embed']['embedding'], np.float64)[:size]
+    joined = nearest_neighbor.connected(
+      **{**config.process.args, 'vocab_size': size, 'embeddings': embeddings}
+    )
+    if not isinstance(schedule, noise_schedules.MutualInformation):
+      return tables(joined, schedule)
+    counts, last = data_info.token_counts(), schedule.num_steps
+    levels = mutual_information.levels(joined, counts, last)
+    return tables(joined, schedule.with_levels(levels))
+
+  return x0_chain.Noise(tables(process, schedule), chain_of, refreshed)

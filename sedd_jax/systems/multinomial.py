@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sedd_jax import noise_schedules
 from sedd_jax.processes import Uniform
 from sedd_jax.systems import base, parts, spelling, step_bound, x0_chain
 
@@ -44,13 +43,12 @@ def make(
     ValueError: another noise than uniform, or names and numbers that do not
       fit; before compilation.
   """
-  process = parts.make_process(config, data_info.vocab_size)
+  process, schedule = parts.make_chain(config, data_info)
   if not isinstance(process, Uniform):
     raise ValueError(
       f'process.name {config.process.name!r} is not one of those of system '
       'multinomial: use uniform'
     )
-  schedule = parts.make_schedule(config, noise_schedules.Steps)
   chain = step_bound.Chain(process, schedule, decoder, parametrization)
   denoiser = x0_chain.make_denoiser(config, chain)
   system = x0_chain.make(config, chain, denoiser, importance=importance)

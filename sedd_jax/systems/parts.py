@@ -8,18 +8,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from sedd_jax import models, noise_schedules, processes
 from sedd_jax.core import names
+from sedd_jax.processes import mutual_information
 
 
-def make_process(config: Any, vocab_size: int) -> processes.TokenProcess:
+def make_process(
+  config: Any, vocab_size: int, **offered: Any
+) -> processes.TokenProcess:
   """The noise process of `config.process` on a vocabulary.
 
   Args:
     config: the whole config.
     vocab_size: data symbols.
+    **offered: what a constructor that names it gets besides.
 
   Returns:
     The process.
@@ -32,16 +37,17 @@ def make_process(config: Any, vocab_size: int) -> processes.TokenProcess:
     config.process.name,
     'process',
     config.process.args,
-    {'vocab_size': vocab_size},
+    {'vocab_size': vocab_size, **offered},
   )
 
 
-def make_schedule(config: Any, kind: type) -> Any:
+def make_schedule(config: Any, kind: type, **offered: Any) -> Any:
   """The noise schedule of `config.schedule`.
 
   Args:
     config: the whole config.
     kind: `noise_schedules.Continuous` or `Steps`, what the system can use.
+    **offered: what a constructor that names it gets besides the group's fields.
 
   Returns:
     The schedule; it gets those fields of the group that it takes.
@@ -50,15 +56,15 @@ def make_schedule(config: Any, kind: type) -> Any:
     ValueError: an unknown name, arguments that do not fit, or a schedule of
       another kind.
   """
+  table: Mapping[str, Any] = noise_schedules.SCHEDULES
   schedule = names.build(
-    noise_schedules.SCHEDULES,
+    table,
     config.schedule.name,
     'schedule',
     config.schedule.args,
-    _fields(config.schedule),
+    {**_fields(config.schedule), **offered},
   )
   if not isinstance(schedule, kind):
-    table: Mapping[str, Any] = noise_schedules.SCHEDULES
     known = [
       name
       for name, entry in table.items()
@@ -69,6 +75,51 @@ def make_schedule(config: Any, kind: type) -> Any:
       f'{config.system.name}: use {", ".join(known)}'
     )
   return schedule
+
+
+def make_chain(config: Any, data_info: Any) -> tuple[Any, Any]:
+  """Process and schedule of a chain in steps, one made to fit the other.
+
+  The betas of the schedule make a tabulated process, whose levels are steps;
+  mutual information makes the schedule of a process.
+
+  Args:
+    config: the whole config.
+    data_info: has `vocab_size` and `token_counts`.
+
+  Returns:
+    The process and the schedule.
+
+  Raises:
+    ValueError: names or arguments that do not fit.
+  """
+  size = data_info.vocab_size
+  # Noise between neighbours has to start somewhere: in a random space.
+  random = np.random.default_rng(config.seed).standard_normal((size, 16))
+  offered = (
+    {} if 'embeddings' in config.process.args else {'embeddings': random}
+  )
+  kind = names.resolve(
+    noise_schedules.SCHEDULES, config.schedule.name, 'schedule'
+  )
+  if kind is noise_schedules.MutualInformation:
+    process = make_process(config, size, **offered)
+    levels = mutual_information.levels(
+      process, data_info.token_counts(), config.schedule.num_steps
+    )
+    return process, make_schedule(config, noise_schedules.Steps, levels=levels)
+  schedule = make_schedule(config, noise_schedules.Steps)
+  if isinstance(schedule, noise_schedules.StepBetas):
+    offered['betas'] = schedule.betas_table()
+  process = make_process(config, size, **offered)
+  if isinstance(process, processes.Tabulated):
+    if process.num_steps != schedule.num_steps:
+      raise ValueError(
+        f'process.name {config.process.name!r} has {process.num_steps} steps, '
+        f'and the schedule {schedule.num_steps}'
+      )
+    schedule = noise_schedules.StepTable.counted(process.num_steps)
+  return process, schedule
 
 
 def require_method(config: Any, methods: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ chain, in the steps that are trained on, and in what is added to the bound.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,6 +31,9 @@ METHODS = ('ancestral',)
 # A step t is told to the network as this share of it, t / T.
 _TIME_SCALE = 1000.0
 
+# Nats a token that the end of a chain may be from its prior.
+_FAR = 0.1
+
 
 class Denoiser(NamedTuple):
   """A network that is told x_t and t.
@@ -42,6 +46,20 @@ class Denoiser(NamedTuple):
 
   init: Callable[[Array], Any]
   logits_of: Callable[..., Callable[[Array, Array], Array]]
+
+
+class Noise(NamedTuple):
+  """Tables of a chain that change while the system learns; kept in its aux.
+
+  Attributes:
+    first: the tables at the start, a dict of arrays.
+    chain_of: the chain of such tables, in traced code too.
+    refreshed: `(params) -> tables`, on the host.
+  """
+
+  first: dict[str, Any]
+  chain_of: Callable[[dict[str, Any]], step_bound.Chain]
+  refreshed: Callable[[Any], dict[str, Any]]
 
 
 def make_denoiser(config: Any, chain: step_bound.Chain) -> Denoiser:
@@ -83,6 +101,7 @@ def make(
   *,
   importance: bool = False,
   hybrid: float = 0.0,
+  noise: Noise | None = None,
 ) -> base.System:
   """The system of a chain.
 
@@ -94,6 +113,7 @@ def make(
     importance: draw the steps that are trained on by their losses.
     hybrid: weight of the cross entropy -log x̂_0(x_0) that each step's term of
       the loss gets besides (arXiv 2107.03006, eq. 5).
+    noise: tables of the chain that change while the system learns.
 
   Returns:
     The system, without tasks.
@@ -109,6 +129,17 @@ def make(
       'steps takes stratified or importance'
     )
   last, logits_of = chain.schedule.num_steps, denoiser.logits_of
+  distance = ancestral.distance_to_prior(chain.process, chain.schedule)
+  if _FAR < distance < math.inf:
+    raise ValueError(
+      f'after {last} steps the noise is {distance:.3g} nats a token from the '
+      f'law that samples start from, above {_FAR}: more noise is needed '
+      '(schedule.num_steps, schedule.betas, schedule.args)'
+    )
+
+  def chain_of(aux):
+    return chain if noise is None else noise.chain_of(aux['noise'])
+
   direct = chain.parametrization == 'direct'
   try:
     ancestral.steps_of(last, config.sampling.steps, direct)
@@ -124,6 +155,8 @@ def make(
     aux: dict[str, Any] = {'times': time_proposal.empty()}
     if importance:
       aux['history'] = step_history.empty(last)
+    if noise is not None:
+      aux['noise'] = noise.first
     return params, aux
 
   def loss(params, aux, key, batch):
@@ -138,14 +171,15 @@ def make(
     keys = keys_lib.example_keys(key, index)
     noise_keys = keys_lib.folded(keys, 0)
     dropout_keys = keys_lib.folded(keys, 1) if config.model.dropout else None
-    x_t = chain.noisy(noise_keys, x_0, step, given)
+    current = chain_of(aux)
+    x_t = current.noisy(noise_keys, x_0, step, given)
     logits = logits_of(params, valid, dropout_keys)(x_t, step)
     counted = parts.counted(x_0, valid, given)
 
     def total(nats):
       return jnp.sum(jnp.where(counted, nats, 0), axis=-1)
 
-    nats = total(chain.step_nats(logits, x_t, x_0, step))
+    nats = total(current.step_nats(logits, x_t, x_0, step))
     tokens = jnp.sum(counted, axis=-1).astype(nats.dtype)
     objective, terms = weight * nats, {}
     if hybrid:
@@ -168,18 +202,19 @@ def make(
       logits_of(params, batch.get('valid')),
       key,
       **parts.bound_arguments(config, batch),
-      chain=chain,
+      chain=chain_of(aux),
       proposal=aux['times'],
     )
 
   @functools.partial(jax.jit, static_argnames=('steps', 'path'))
-  def draw(params, keys, tokens, given, start, steps, path):
+  def draw(params, aux, keys, tokens, given, start, steps, path):
+    current = chain_of(aux)
     return ancestral.sample(
       logits_of(params),
       keys,
       tokens.shape,
-      process=chain.process,
-      schedule=chain.schedule,
+      process=current.process,
+      schedule=current.schedule,
       steps=steps,
       tokens=tokens,
       given=given,
@@ -190,7 +225,6 @@ def make(
     )
 
   def sample(params, aux, request):
-    del aux
     options = requests.checked(request, METHODS, ('grid',), config.system.name)
     _require_even(options.get('grid', 'uniform'))
     ancestral.steps_of(last, request.steps, direct)
@@ -199,6 +233,7 @@ def make(
     def of_batch(keys, tokens, given, start):
       return draw(
         params,
+        aux,
         keys,
         tokens,
         given,
@@ -209,8 +244,20 @@ def make(
 
     return requests.in_batches(of_batch, request, request.steps + jump)
 
+  refresh = None
+  if noise is not None:
+    refreshed = noise.refreshed
+
+    def refresh(params, aux):
+      return dict(aux, noise=refreshed(params))
+
   return base.System(
-    init=init, loss=loss, update_aux=update_aux, bound=bound, sample=sample
+    init=init,
+    loss=loss,
+    update_aux=update_aux,
+    refresh=refresh,
+    bound=bound,
+    sample=sample,
   )
 
 

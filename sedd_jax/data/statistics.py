@@ -1,0 +1,74 @@
+"""How often each token comes, for noise that depends on it."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from sedd_jax.data.errors import DataError
+
+# What a run writes beside its config.
+FILE = 'statistics.json'
+
+# Tokens that are counted at a time: a mapped file is never whole in memory.
+_CHUNK = 1 << 24
+
+
+def count(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
+  """Occurrences of each token.
+
+  Args:
+    tokens: `[num_tokens]` integers below vocab_size, in memory or mapped.
+    vocab_size: of the data.
+
+  Returns:
+    int64 `[vocab_size]`.
+
+  >>> count(np.array([0, 2, 2]), 4).tolist()
+  [1, 0, 2, 0]
+  """
+  total = np.zeros(vocab_size, np.int64)
+  for first in range(0, len(tokens), _CHUNK):
+    chunk = tokens[first : first + _CHUNK]
+    total += np.bincount(chunk, minlength=vocab_size)
+  return total
+
+
+def write(path: str | os.PathLike, counts: np.ndarray) -> None:
+  """Writes counts as JSON, whole or not at all."""
+  path = pathlib.Path(path)
+  part = path.with_name(f'.{path.name}.part')
+  part.write_text(json.dumps({'token_counts': counts.tolist()}) + '\n')
+  part.replace(path)
+
+
+def read(path: str | os.PathLike, vocab_size: int) -> np.ndarray:
+  """Counts that `write` wrote.
+
+  Args:
+    path: of the file.
+    vocab_size: of the data.
+
+  Returns:
+    int64 `[vocab_size]`.
+
+  Raises:
+    DataError: a file that is missing, no such file, or of another vocabulary.
+  """
+  try:
+    counts = json.loads(pathlib.Path(path).read_text())['token_counts']
+    counts = np.asarray(counts, np.int64)
+  except FileNotFoundError as error:
+    raise DataError(
+      f'no token counts at {path}: data.statistics names the {FILE} of a run, '
+      'or is empty for those of the train split'
+    ) from error
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise DataError(f'{path} holds no token counts: {error!r}') from error
+  if counts.shape != (vocab_size,) or (counts < 0).any():
+    raise DataError(
+      f'{path} has counts of shape {counts.shape}, and the vocabulary has '
+      f'{vocab_size} tokens'
+    )
+  return counts
