@@ -313,6 +313,8 @@ def _sample(
     if not written and samples.path is not None:
       page = _page(run, asked.request, samples)
       report.write(workdir / 'denoising.html', page)
+    if not written and run.config.data.ordered:
+      report.plot_levels(samples.tokens, workdir / 'samples.png')
     written += rows
   report.write_jsonl(workdir / 'samples.jsonl', written)
   print(f'see {workdir}', flush=True)

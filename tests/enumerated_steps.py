@@ -160,10 +160,21 @@ def of(noise, betas, vocab_size, length, seed=0, jump=False, **how):
   prior = np.full(num_states, 1 / num_states)
   if noise == 'absorbing':
     prior = np.eye(num_states)[-1]
-  matrices = np.array(
-    [(1 - b) * np.eye(num_states) + b * prior[None] for b in betas]
+  matrices = relaxing(betas, prior)
+  return of_matrices(matrices, prior, vocab_size, length, seed, jump, **how)
+
+
+def relaxing(betas, prior):
+  """Steps that replace a token with probability beta, `[T, n, n]`."""
+  return np.array(
+    [(1 - b) * np.eye(len(prior)) + b * prior[None] for b in betas]
   )
+
+
+def of_matrices(matrices, prior, vocab_size, length, seed=0, jump=False, **how):
+  """A chain of these matrices with a random network; see `Chain`."""
+  num_states = len(prior)
   rng = np.random.default_rng(seed)
-  shape = (len(betas) + 1, num_states**length, length)
+  shape = (len(matrices) + 1, num_states**length, length)
   x_hat = rng.dirichlet(np.ones(vocab_size), size=shape)
   return Chain(matrices, prior, vocab_size, length, x_hat, jump, **how)

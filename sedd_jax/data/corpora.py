@@ -108,6 +108,42 @@ def read_pydoc(
   return Corpus(tokens, held_out(validation_fraction), files)
 
 
+def find_waves(path: str) -> int:
+  """The seed of the waves, which are drawn and not read.
+
+  Args:
+    path: not used; must be empty.
+  """
+  if path:
+    raise DataError(f"data.source='waves' takes no data.path ({path!r})")
+  return 0
+
+
+def read_waves(
+  seed: int, tokenizer: Tokenizer, validation_fraction: float
+) -> Corpus:
+  """A wave of changing pitch and height in 26 levels, a the lowest, z the top.
+
+  A toy for noise on ordered symbols: 400,000 letters, of which neighbours in
+  time are neighbours in the alphabet.
+  """
+  rng = np.random.default_rng(seed)
+  # Pitch and height change at random every 64 letters, and smoothly between.
+  knots = rng.uniform([0.02, 4.0], [0.08, 12.5], (6251, 2))
+  places = np.arange(400_000)
+  pitch, height = (
+    np.interp(places, 64 * np.arange(6251), column) for column in knots.T
+  )
+  levels = 12.5 + height * np.sin(2 * np.pi * np.cumsum(pitch))
+  text = bytes((ord('a') + np.rint(levels)).astype(np.uint8))
+  tokens = tokenizer.encode_documents([Document('waves', 0, text)])
+  digest = hashlib.sha256(text).hexdigest()
+  files = ({'name': 'waves', 'sha256': digest},)
+  return Corpus(
+    _joined(tokens, tokenizer), held_out(validation_fraction), files
+  )
+
+
 def find_text_file(path: str) -> list[pathlib.Path]:
   """Text files: a file, a folder, or several separated by commas.
 
@@ -267,8 +303,12 @@ def find_openwebtext(path: str) -> list[pathlib.Path]:
   raise DataError(missing('openwebtext', path or default_path('openwebtext')))
 
 
+# Text that every Python has, or that is drawn: no folder is looked for.
+AT_HAND = ('pydoc', 'waves')
+
 SOURCES: dict[str, Source] = {
   'pydoc': Source(find_pydoc, read_pydoc),
+  'waves': Source(find_waves, read_waves),
   'text_file': Source(find_text_file, read_text_file),
   'text8': Source(functools.partial(find_published, 'text8'), read_text8),
   'enwik8': Source(functools.partial(find_published, 'enwik8'), read_enwik8),

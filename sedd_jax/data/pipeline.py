@@ -225,7 +225,7 @@ def load(
     raise DataError(f'data.limit is {limit}, not 0 or above')
   folder = path or corpora.default_path(source)
   # Text that is at hand needs no folder of its own.
-  if (path or source != 'pydoc') and packing.is_prepared(folder):
+  if (path or source not in corpora.AT_HAND) and packing.is_prepared(folder):
     return _prepared(
       source,
       folder,

@@ -214,6 +214,28 @@ def denoising_page(
   return re.sub('@([A-Z]+)@', lambda found: filled[found[1]], _PAGE)
 
 
+def plot_levels(tokens: np.ndarray, path: str | os.PathLike) -> None:
+  """Draws sequences of ordered symbols as curves, as PNG.
+
+  Args:
+    tokens: `[n, length]` integers; at most the first eight are drawn.
+    path: of the picture.
+  """
+  # Late, and without pyplot: a notebook's or a user's backend stays as it is.
+  from matplotlib import figure
+  from matplotlib.backends import backend_agg
+
+  rows = np.asarray(tokens)[:8]
+  canvas = figure.Figure(figsize=(7, 1.1 * len(rows)), layout='constrained')
+  backend_agg.FigureCanvasAgg(canvas)
+  panels = canvas.subplots(len(rows), sharex=True, sharey=True, squeeze=False)
+  for axes, row in zip(panels[:, 0], rows):
+    axes.step(np.arange(len(row)), row, where='mid', color='#4477aa')
+  panels[-1, 0].set_xlabel('position')
+  canvas.supylabel('symbol')
+  canvas.savefig(path, dpi=120)
+
+
 def _script(value: Any) -> str:
   """JSON that can stand in a script element: nothing in it closes one."""
   return json.dumps(value, separators=(',', ':')).replace('<', '\\u003c')

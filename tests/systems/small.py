@@ -9,7 +9,9 @@ from sedd_jax import config_checks, default_config, systems
 
 VOCAB = 7
 LENGTH = 6
-INFO = types.SimpleNamespace(vocab_size=VOCAB)
+INFO = types.SimpleNamespace(
+  vocab_size=VOCAB, token_counts=lambda: np.arange(1, VOCAB + 1)
+)
 
 
 def config_of(**changes):

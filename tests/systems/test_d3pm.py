@@ -1,10 +1,12 @@
 """D3PM: the loss that is trained on, and every kind of noise it takes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sedd_jax import systems
+from sedd_jax import processes, systems
+from sedd_jax.processes import mutual_information
 from tests.systems import small
 
 
@@ -12,6 +14,30 @@ def system_of(**changes):
   return small.made(small.in_steps('d3pm', 6, **changes))
 
 
+GAUSSIAN = dict(
+  process__name='ordinal_gaussian',
+  data__ordered=True,
+  schedule__betas='linear',
+  schedule__args__first=0.3,
+)
+NEIGHBORS = dict(
+  process__name='nearest_neighbor',
+  process__args__k=2,
+  schedule__name='mutual_information',
+)
+BEYOND = [
+  GAUSSIAN,
+  NEIGHBORS,
+  dict(NEIGHBORS, training__refresh_every=5),
+  dict(
+    process__name='band',
+    process__args__width=3,
+    data__ordered=True,
+    schedule__betas='linear',
+    schedule__args__first=0.9,
+  ),
+  dict(process__name='absorbing_uniform'),
+]
 NOISES = [
   dict(process__name='uniform'),
   dict(process__name='absorbing'),
@@ -51,7 +77,7 @@ def test_hybrid_adds_a_share_of_cross_entropy(noise):
   np.testing.assert_allclose(more.nats - plain.nats, 2 * added, rtol=1e-2)
 
 
-@pytest.mark.parametrize('noise', NOISES)
+@pytest.mark.parametrize('noise', NOISES + BEYOND)
 def test_samples_are_data(noise):
   system = system_of(**noise)
   params, aux = small.started(system)
@@ -63,10 +89,71 @@ def test_samples_are_data(noise):
   assert samples.tokens.min() >= 0 and samples.tokens.max() < small.VOCAB
   # The clipped cosine leaves some signal: the mask's chain starts beyond it.
   assert samples.calls == 3 + (noise['process__name'] == 'absorbing')
+  batch = small.batch_of(4)
+  bound = jax.jit(system.bound)(params, aux, jax.random.key(2), batch)
+  loss = jax.jit(system.loss)(params, aux, jax.random.key(3), batch)
+  assert np.isfinite(bound.nats).all() and np.isfinite(loss.nats).all()
 
 
-def test_mistakes():
-  with pytest.raises(ValueError, match='hybrid must be at least 0, not -1'):
-    system_of(system__args__hybrid=-1.0)
-  with pytest.raises(ValueError, match='d3pm: use step_betas'):
-    system_of(schedule__name='log_linear')
+def test_neighbors_are_those_of_the_embeddings():
+  system = system_of(**BEYOND[2])
+  params, aux = small.started(system)
+  learned = system.refresh(params, aux)
+  rows = np.asarray(params['embed']['embedding'])
+  expected = processes.nearest_neighbor.connected(small.VOCAB, rows, k=2)
+  np.testing.assert_allclose(
+    learned['noise']['powers'], expected.powers, rtol=1e-6
+  )
+  shares = [
+    mutual_information.removed(
+      expected.forward(jnp.arange(small.VOCAB), 0.0, float(level)),
+      small.INFO.token_counts(),
+    )
+    for level in learned['noise']['levels']
+  ]
+  np.testing.assert_allclose(shares, np.arange(7) / 6, atol=1e-4)
+  # The loss, the bound and the sampler see the new noise.
+  batch = small.batch_of(4)
+  loss, bound = jax.jit(system.loss), jax.jit(system.bound)
+  request = systems.Request(
+    length=6, seeds=range(8), method='ancestral', steps=6
+  )
+  for of in (
+    lambda aux: loss(params, aux, jax.random.key(0), batch).nats,
+    lambda aux: bound(params, aux, jax.random.key(0), batch).nats,
+    lambda aux: system.sample(params, aux, request).tokens,
+  ):
+    assert np.any(of(aux) != of(learned))
+  assert jax.tree.structure(aux) == jax.tree.structure(learned)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  [
+    (dict(system__args__hybrid=-1.0), 'hybrid must be at least 0, not -1'),
+    (dict(schedule__name='log_linear'), 'd3pm: use step_betas'),
+    (dict(GAUSSIAN, data__ordered=False), 'data.ordered is False'),
+    (dict(NEIGHBORS, process__args__k=7), 'k must be from 1 to 6'),
+    (
+      dict(NEIGHBORS, process__args__embeddings='absent.npy'),
+      'embeddings: absent.npy: ',
+    ),
+    (dict(NEIGHBORS, process__args__max_gib=1e-6), 'above max_gib=1e-06; use'),
+    (dict(GAUSSIAN, process__args__max_gib=1e-6), '10 matrices of 7 x 7 take'),
+    (
+      dict(process__name='uniform', training__refresh_every=5),
+      'noise that is learned is nearest_neighbor',
+    ),
+    (
+      dict(process__name='uniform', schedule__args__min_alpha=0.7),
+      'nats a token from the law that samples start from, above 0.1',
+    ),
+    (
+      dict(GAUSSIAN, schedule__name='mutual_information'),
+      'needs betas',
+    ),
+  ],
+)
+def test_mistakes(changes, told):
+  with pytest.raises(ValueError, match=told):
+    system_of(**changes)
