@@ -244,8 +244,9 @@ FIELDS: dict[str, Field] = {
   ),
   'eval.protocol': Field(
     'bound',
-    'The whole bound, or the shorter form that the SEDD paper reports.',
-    ('bound', 'sedd'),
+    'The whole bound, or the shorter form that the papers report: sedd for '
+    'SEDD, mdlm for masked diffusion.',
+    ('bound', 'sedd', 'mdlm'),
   ),
   'eval.max_sequences': Field(
     1024, 'Sequences evaluated at most; 0: the whole split.', '>= 0'
@@ -330,7 +331,7 @@ def permitted_text(path: str) -> str:
   """The values that a field takes, in words; empty if any will do.
 
   >>> permitted_text('eval.protocol')
-  'bound, sedd'
+  'bound, sedd, mdlm'
   """
   field = FIELDS[path]
   listed = ', '.join(table(path))

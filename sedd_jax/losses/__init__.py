@@ -1,6 +1,6 @@
 """Loss kernels: arrays in, nats a token or a sequence out."""
 
-from sedd_jax.losses import variational
+from sedd_jax.losses import masked, variational
 from sedd_jax.losses.score_matching import (
   dwdse,
   implicit_score_entropy,
@@ -13,6 +13,7 @@ from sedd_jax.losses.score_matching import (
 __all__ = [
   'dwdse',
   'implicit_score_entropy',
+  'masked',
   'sample_noisy',
   'score_entropy',
   'score_entropy_exact',

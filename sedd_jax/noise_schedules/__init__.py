@@ -1,14 +1,17 @@
 """Noise schedules: how much noise there is at time t."""
 
-from sedd_jax.noise_schedules.base import Continuous, Steps
+from sedd_jax.noise_schedules.base import Continuous, Steps, time_of
 from sedd_jax.noise_schedules.geometric import Geometric
 from sedd_jax.noise_schedules.log_linear import LogLinear
+from sedd_jax.noise_schedules.masking import Cosine, Polynomial
 from sedd_jax.noise_schedules.step_betas import StepBetas
 from sedd_jax.noise_schedules.step_table import MutualInformation, StepTable
 
 SCHEDULES = {
   'log_linear': LogLinear,
   'geometric': Geometric,
+  'cosine': Cosine,
+  'polynomial': Polynomial,
   'step_betas': StepBetas,
   'step_table': StepTable,
   'mutual_information': MutualInformation,
@@ -17,10 +20,13 @@ SCHEDULES = {
 __all__ = [
   'SCHEDULES',
   'Continuous',
+  'Cosine',
   'Geometric',
   'LogLinear',
   'MutualInformation',
+  'Polynomial',
   'StepBetas',
   'StepTable',
   'Steps',
+  'time_of',
 ]

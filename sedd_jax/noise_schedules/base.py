@@ -3,8 +3,12 @@
 import abc
 from typing import Protocol, runtime_checkable
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+
+from sedd_jax.core import numerics
 
 
 @runtime_checkable
@@ -22,6 +26,29 @@ class Continuous(Protocol):
   @abc.abstractmethod
   def alpha_bar(self, t: ArrayLike) -> Array:
     """e^-sigma(t), the share of signal left at time t."""
+
+
+def time_of(schedule: Continuous, sigma: ArrayLike) -> Array:
+  """The time t in [0, 1] at which a schedule has a total noise, by bisection.
+
+  Args:
+    schedule: total noise in time, increasing.
+    sigma: any shape; beyond the schedule's range the nearer end is given.
+
+  Returns:
+    The shape of sigma.
+  """
+  sigma = numerics.as_float(sigma)
+
+  def halved(_, ends):
+    low, high = ends
+    middle = (low + high) / 2
+    above = schedule.total(middle) > sigma
+    return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+  ends = jnp.zeros_like(sigma), jnp.ones_like(sigma)
+  low, high = jax.lax.fori_loop(0, 40, halved, ends)
+  return (low + high) / 2
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from typing import Any
 
 from sedd_jax.core import names
-from sedd_jax.systems import d3pm, multinomial, sedd
+from sedd_jax.systems import d3pm, masked_diffusion, multinomial, sedd
 from sedd_jax.systems.base import (
   Bound,
   Loss,
@@ -17,6 +17,7 @@ SYSTEMS = {
   'sedd': sedd.make,
   'multinomial': multinomial.make,
   'd3pm': d3pm.make,
+  'masked_diffusion': masked_diffusion.make,
 }
 
 __all__ = [

@@ -19,6 +19,7 @@ from sedd_jax.processes import (
   nearest_neighbor,
 )
 from sedd_jax.systems import base, parts, step_bound, x0_chain
+from sedd_jax.systems import denoiser as denoiser_lib
 
 
 def make(
@@ -55,7 +56,7 @@ def make(
       '(data.ordered is False)'
     )
   chain = step_bound.Chain(process, schedule, decoder)
-  denoiser = x0_chain.make_denoiser(config, chain)
+  denoiser = denoiser_lib.make(config, process)
   noise = None
   if config.training.refresh_every:
     if not isinstance(process, NearestNeighbor):
@@ -76,7 +77,7 @@ def _learned_neighbors(
   config: Any,
   data_info: Any,
   chain: step_bound.Chain,
-  denoiser: x0_chain.Denoiser,
+  denoiser: denoiser_lib.Denoiser,
 ) -> x0_chain.Noise:
   """Noise between neighbours in the network's own space of embeddings.
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from sedd_jax.processes import Uniform
 from sedd_jax.systems import base, parts, spelling, step_bound, x0_chain
+from sedd_jax.systems import denoiser as denoiser_lib
 
 # Further modes of the program.
 TASKS = ('spellcheck',)
@@ -50,7 +51,7 @@ def make(
       'multinomial: use uniform'
     )
   chain = step_bound.Chain(process, schedule, decoder, parametrization)
-  denoiser = x0_chain.make_denoiser(config, chain)
+  denoiser = denoiser_lib.make(config, process)
   system = x0_chain.make(config, chain, denoiser, importance=importance)
 
   # Weighed by theta_post, the best x̂_0 is the law given the other positions.
@@ -59,8 +60,8 @@ def make(
   @jax.jit
   def corrected(params, tokens, error_rate):
     """The likeliest x_0 with the text taken for x_1."""
-    step = jnp.ones(len(tokens), jnp.int32)
-    logits = denoiser.logits_of(params)(tokens, step)
+    first = jnp.full(len(tokens), 1 / schedule.num_steps)
+    logits = denoiser.logits_of(params)(tokens, first)
     return spelling.likeliest(logits, tokens, error_rate)
 
   def spellcheck(params, aux, options, tokenizer):

@@ -4,16 +4,18 @@ The last place that takes a config: below `systems/` everything takes plain
 arguments.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from sedd_jax import models, noise_schedules, processes
-from sedd_jax.core import names
+from sedd_jax import losses, models, noise_schedules, processes
+from sedd_jax.core import keys as keys_lib
+from sedd_jax.core import names, times
 from sedd_jax.processes import mutual_information
+from sedd_jax.systems import base
 
 
 def make_process(
@@ -131,6 +133,15 @@ def require_method(config: Any, methods: Iterable[str]) -> None:
     )
 
 
+def require_protocol(config: Any, protocols: Iterable[str]) -> None:
+  """Raises ValueError for an eval.protocol that the system has not."""
+  if config.eval.protocol not in protocols:
+    raise ValueError(
+      f'eval.protocol {config.eval.protocol!r} is not one of those of system '
+      f'{config.system.name}: use {", ".join(protocols)}'
+    )
+
+
 def of_batch(batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
   """Tokens, and where the batch has them `valid` and `given`, else None."""
   return batch['tokens'], batch.get('valid'), batch.get('given')
@@ -149,6 +160,52 @@ def counted(x_0: Array, valid: Array | None, given: Array | None) -> Array:
   """
   valid = jnp.ones(x_0.shape, bool) if valid is None else valid
   return valid if given is None else valid & ~given
+
+
+def continuous_loss(
+  config: Any,
+  process: processes.Relaxing,
+  schedule: noise_schedules.Continuous,
+  nats_fn: Callable[..., Array],
+  weight_fn: Callable[[Array], Array],
+) -> Callable[..., base.Loss]:
+  """The loss of a system in continuous time: one time a sequence.
+
+  Args:
+    config: the whole config; reads training (t_min, time_sampling) and
+      model.dropout.
+    process: the noise process.
+    schedule: total noise in time.
+    nats_fn: `(params, x_t, x_0, t [batch], valid, dropout_keys) -> [batch,
+      length]`.
+    weight_fn: of t, what the nats are multiplied by.
+
+  Returns:
+    `System.loss`.
+  """
+  t_min = config.training.t_min
+  draw_times = names.resolve(
+    times.TIMES, config.training.time_sampling, 'time sampling'
+  )
+
+  def loss(params, aux, key, batch):
+    del aux
+    x_0, valid, given = of_batch(batch)
+    index = batch['index']
+    t = t_min + (1 - t_min) * draw_times(key, index, batch['count'])
+    keys = keys_lib.example_keys(key, index)
+    noise_keys = keys_lib.folded(keys, 0)
+    dropout_keys = keys_lib.folded(keys, 1) if config.model.dropout else None
+    x_t = losses.sample_noisy(
+      noise_keys, x_0, schedule.total(t), process=process
+    )
+    x_t = x_t if given is None else jnp.where(given, x_0, x_t)
+    nats = nats_fn(params, x_t, x_0, t, valid, dropout_keys)
+    tokens = counted(x_0, valid, given)
+    total = weight_fn(t) * jnp.sum(jnp.where(tokens, nats, 0), axis=-1)
+    return base.Loss(total, jnp.sum(tokens, axis=-1).astype(total.dtype))
+
+  return loss
 
 
 def bound_arguments(config: Any, batch: Mapping[str, Any]) -> dict[str, Any]:

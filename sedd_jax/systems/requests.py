@@ -51,6 +51,14 @@ def checked(
   return dict(request.options)
 
 
+def require_even(grid: str) -> None:
+  """Raises ValueError for another grid than that of even steps."""
+  if grid != 'uniform':
+    raise ValueError(
+      f'these steps are even: sampling.grid must be uniform, not {grid!r}'
+    )
+
+
 def in_batches(
   of_batch: Callable[..., jax.Array], request: base.Request, calls: int
 ) -> base.Samples:

@@ -8,7 +8,6 @@ sampler of K steps has another law, which tends to this one.
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -157,22 +156,17 @@ def bound(
     x_t = x_t if kept is None else jnp.where(kept, x_0, x_t)
     return x_t, sigma, score_fn(x_t, sigma)
 
-  def at_point(_, inputs):
-    place, u = inputs
+  def integrand(place, u):
     t = t_min + (1 - t_min) * u
     x_t, sigma, log_score = noisy(place, t)
     loss = losses.score_entropy(
       log_score, x_t, x_0, sigma[:, None], process=process
     )
-    return None, schedule.rate(t) * total(loss)
+    return schedule.rate(t) * total(loss)
 
-  # The places of the noise come before: points of the integral, and t_min.
-  times_keys = keys_lib.folded(keys, points + 1)
-  u, shares = time_proposal.drawn(times_keys, points, times_by, proposal)
-  _, integrand = jax.lax.scan(at_point, None, (jnp.arange(points), u.T))
-  integrand = integrand.T
-  stats = {'u': u, 'integrand': integrand}
-  diffusion = jnp.sum(shares * integrand, axis=-1)
+  diffusion, stats = time_proposal.integral(
+    integrand, keys, points, times_by, proposal
+  )
   weight = jnp.sum(counted, axis=-1).astype(diffusion.dtype)
   if protocol == 'sedd':
     return Bound(diffusion, weight, {'diffusion': diffusion}, stats)

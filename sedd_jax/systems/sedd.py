@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from sedd_jax import losses, noise_schedules, samplers
-from sedd_jax.core import keys as keys_lib
-from sedd_jax.core import names, times
 from sedd_jax.models import heads, pretrained
 from sedd_jax.processes import Absorbing, Uniform
 from sedd_jax.processes import base as process_base
@@ -44,13 +42,11 @@ def make(config: Any, data_info: Any) -> base.System:
     )
   schedule = parts.make_schedule(config, noise_schedules.Continuous)
   parts.require_method(config, samplers.METHODS)
+  parts.require_protocol(config, score_bound.PROTOCOLS)
   network = parts.make_network(config, process.num_states)
   # SEDD scales the output of its absorbing network only.
   scale_by_sigma = process_base.has_mask(process)
   t_min = config.training.t_min
-  draw_times = names.resolve(
-    times.TIMES, config.training.time_sampling, 'time sampling'
-  )
   chunk = config.training.loss_chunk
 
   def init(key):
@@ -86,21 +82,15 @@ def make(config: Any, data_info: Any) -> base.System:
       chunk=chunk,
     )
 
-  def loss(params, aux, key, batch):
-    del aux
-    x_0, valid, given = parts.of_batch(batch)
-    index = batch['index']
-    t = t_min + (1 - t_min) * draw_times(key, index, batch['count'])
-    sigma = schedule.total(t)
-    keys = keys_lib.example_keys(key, index)
-    noise_keys = keys_lib.folded(keys, 0)
-    dropout_keys = keys_lib.folded(keys, 1) if config.model.dropout else None
-    x_t = losses.sample_noisy(noise_keys, x_0, sigma, process=process)
-    x_t = x_t if given is None else jnp.where(given, x_0, x_t)
-    nats = score_entropy(params, x_t, x_0, sigma, valid, dropout_keys)
-    counted = parts.counted(x_0, valid, given)
-    total = schedule.rate(t) * jnp.sum(jnp.where(counted, nats, 0), axis=-1)
-    return base.Loss(total, jnp.sum(counted, axis=-1).astype(total.dtype))
+  loss = parts.continuous_loss(
+    config,
+    process,
+    schedule,
+    lambda params, x_t, x_0, t, *rest: score_entropy(
+      params, x_t, x_0, schedule.total(t), *rest
+    ),
+    schedule.rate,
+  )
 
   def update_aux(aux, stats):
     # Training has no stats: the proposal serves the bound.

@@ -184,17 +184,13 @@ def bound(
     logits = logits_fn(x_t, step)
     return total(chain.step_nats(logits, x_t, x_0, step))
 
-  def at_point(_, inputs):
-    place, u = inputs
+  def integrand(place, u):
     step = 2 + jnp.minimum(jnp.floor(u * inner).astype(jnp.int32), inner - 1)
-    return None, nats_at(place, step)
+    return inner * nats_at(place, step)
 
-  # The places of the noise come before.
-  times_keys = keys_lib.folded(keys, points + 1)
-  u, shares = time_proposal.drawn(times_keys, points, times_by, proposal)
-  _, divergences = jax.lax.scan(at_point, None, (jnp.arange(points), u.T))
-  divergences = divergences.T
-  diffusion = inner * jnp.sum(shares * divergences, axis=-1)
+  diffusion, stats = time_proposal.integral(
+    integrand, keys, points, times_by, proposal
+  )
   prior = total(chain.prior_nats(logits_fn, x_0, kept))
   reconstruction = nats_at(points, jnp.ones(len(x_0), jnp.int32))
   terms = {
@@ -206,5 +202,5 @@ def bound(
     diffusion + prior + reconstruction,
     jnp.sum(counted, axis=-1).astype(diffusion.dtype),
     terms,
-    {'u': u, 'integrand': inner * divergences},
+    stats,
   )

@@ -7,12 +7,15 @@ on equal bins of the unit interval, and fitted to some draws before others are
 made from it.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import numerics, times
 
 TIMES = ('stratified', 'importance', 'quadrature')
@@ -138,3 +141,38 @@ def drawn(
     return u, jnp.full(shape, 1 / points, dtype)
   u, weights = placed(proposal, u)
   return u, weights / points
+
+
+def integral(
+  integrand: Callable[[Array, Array], Array],
+  keys: Array,
+  points: int,
+  times_by: str = 'stratified',
+  proposal: Proposal | None = None,
+) -> tuple[Array, dict[str, Array]]:
+  """An unbiased estimate of the integral over [0, 1), one row an example.
+
+  Args:
+    integrand: `(place, u [batch]) -> [batch]`, place being the number of the
+      point, 0, 1, ..., for the noise's keys.
+    keys: typed keys `[batch]`, of the examples.
+    points: see `drawn`, also for what follows.
+    times_by: 'stratified', 'importance' or 'quadrature'.
+    proposal: where the integrand is large.
+
+  Returns:
+    `[batch]`, and stats for `updated`: 'u' and 'integrand', `[batch, points]`.
+
+  Raises:
+    ValueError: for an unknown way, or fewer than one point.
+  """
+
+  def at_point(_, inputs):
+    return None, integrand(*inputs)
+
+  # The places of the noise come before: the points, and one for the rest.
+  times_keys = keys_lib.folded(keys, points + 1)
+  u, shares = drawn(times_keys, points, times_by, proposal)
+  _, values = jax.lax.scan(at_point, None, (jnp.arange(points), u.T))
+  values = values.T
+  return jnp.sum(shares * values, axis=-1), {'u': u, 'integrand': values}

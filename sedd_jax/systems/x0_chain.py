@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import names, times
@@ -25,27 +24,12 @@ from sedd_jax.systems import (
   step_history,
   time_proposal,
 )
+from sedd_jax.systems import denoiser as denoiser_lib
 
 METHODS = ('ancestral',)
 
-# A step t is told to the network as this share of it, t / T.
-_TIME_SCALE = 1000.0
-
 # Nats a token that the end of a chain may be from its prior.
 _FAR = 0.1
-
-
-class Denoiser(NamedTuple):
-  """A network that is told x_t and t.
-
-  Attributes:
-    init: `(key) -> params`.
-    logits_of: `(params, valid, dropout_keys) -> logits_fn`, the latter `(x_t
-      [batch, length], step [batch]) -> logits [batch, length, vocab_size]`.
-  """
-
-  init: Callable[[Array], Any]
-  logits_of: Callable[..., Callable[[Array, Array], Array]]
 
 
 class Noise(NamedTuple):
@@ -62,42 +46,10 @@ class Noise(NamedTuple):
   refreshed: Callable[[Any], dict[str, Any]]
 
 
-def make_denoiser(config: Any, chain: step_bound.Chain) -> Denoiser:
-  """The network of `config.model` for the states of a chain.
-
-  Args:
-    config: the whole config.
-    chain: noise and decoder.
-
-  Returns:
-    The denoiser.
-
-  Raises:
-    ValueError: for names or numbers that do not fit.
-  """
-  process, last = chain.process, chain.schedule.num_steps
-  network = parts.make_network(config, process.num_states)
-
-  def logits_of(params, valid=None, dropout_keys=None):
-    def logits_fn(x_t, step):
-      time = _TIME_SCALE / last * step.astype(jnp.float32)
-      logits = network.apply({'params': params}, x_t, time, valid, dropout_keys)
-      # Data never holds the mask, and the network is not asked for it.
-      return logits[..., : process.vocab_size]
-
-    return logits_fn
-
-  def init(key):
-    x_t, time = jnp.zeros((1, 2), jnp.int32), jnp.ones(1)
-    return network.init(key, x_t, time)['params']
-
-  return Denoiser(init, logits_of)
-
-
 def make(
   config: Any,
   chain: step_bound.Chain,
-  denoiser: Denoiser,
+  denoiser: denoiser_lib.Denoiser,
   *,
   importance: bool = False,
   hybrid: float = 0.0,
@@ -123,12 +75,13 @@ def make(
   """
   chain.check()
   parts.require_method(config, METHODS)
+  parts.require_protocol(config, ('bound',))
   if config.eval.time_sampling == 'quadrature':
     raise ValueError(
       "eval.time_sampling='quadrature' is for continuous time: a chain in "
       'steps takes stratified or importance'
     )
-  last, logits_of = chain.schedule.num_steps, denoiser.logits_of
+  last = chain.schedule.num_steps
   distance = ancestral.distance_to_prior(chain.process, chain.schedule)
   if _FAR < distance < math.inf:
     raise ValueError(
@@ -137,13 +90,17 @@ def make(
       '(schedule.num_steps, schedule.betas, schedule.args)'
     )
 
+  def logits_of(params, valid=None, dropout_keys=None):
+    logits_fn = denoiser.logits_of(params, valid, dropout_keys)
+    return lambda x_t, step: logits_fn(x_t, step / last)
+
   def chain_of(aux):
     return chain if noise is None else noise.chain_of(aux['noise'])
 
   direct = chain.parametrization == 'direct'
   try:
     ancestral.steps_of(last, config.sampling.steps, direct)
-    _require_even(config.sampling.grid)
+    requests.require_even(config.sampling.grid)
   except ValueError as error:
     raise ValueError(f'sampling: {error}') from None
   draw_times = names.resolve(
@@ -226,7 +183,7 @@ def make(
 
   def sample(params, aux, request):
     options = requests.checked(request, METHODS, ('grid',), config.system.name)
-    _require_even(options.get('grid', 'uniform'))
+    requests.require_even(options.get('grid', 'uniform'))
     ancestral.steps_of(last, request.steps, direct)
     jump = ancestral.jumps_from_the_prior(chain.process, chain.schedule)
 
@@ -259,12 +216,3 @@ def make(
     bound=bound,
     sample=sample,
   )
-
-
-def _require_even(grid: str) -> None:
-  """Raises ValueError for a grid that a chain in steps has not."""
-  if grid != 'uniform':
-    raise ValueError(
-      f'a chain in steps is strided evenly: sampling.grid must be uniform, not '
-      f'{grid!r}'
-    )

@@ -132,7 +132,7 @@ class TestContract:
   def test_rate_is_the_derivative_of_total(self, schedule, x64):
     t = jnp.linspace(0.0, 1.0, 21)
     slope = jax.vmap(jax.grad(schedule.total))(t)
-    np.testing.assert_allclose(schedule.rate(t), slope, rtol=1e-12)
+    np.testing.assert_allclose(schedule.rate(t), slope, rtol=1e-12, atol=1e-12)
 
   def test_alpha_bar_is_exp_of_minus_total(self, schedule, x64):
     t = jnp.linspace(0.0, 1.0, 21)

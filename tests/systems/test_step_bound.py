@@ -148,6 +148,35 @@ def test_at_the_best_independent_network_the_bound_is_the_entropy(noise):
     np.testing.assert_allclose(space.law(), law, rtol=1e-12)
 
 
+def correlated_pair(num_steps):
+  """Two equal symbols, masked by 1/(T - t + 1), and the best prediction."""
+  betas = 1 / np.arange(num_steps, 0, -1)
+  space = enumerated_steps.of('absorbing', betas, 2, 2)
+  for place, (first, second) in enumerate(space.states):
+    seen = [x for x in (first, second) if x != 2]
+    space.x_hat[:, place] = np.eye(2)[seen[0]] if seen else 0.5
+  return space
+
+
+def test_a_correlated_pair_costs_what_a_step_reveals_at_once():
+  """Its entropy, and (ln V) / T for both being revealed in one step."""
+  data = np.array([1, 0, 0, 1]) / 2
+  for steps in (1, 2, 5, 20):
+    nats = correlated_pair(steps).bound()
+    np.testing.assert_allclose(
+      data @ np.where(data > 0, nats, 0), np.log(2) * (1 + 1 / steps), rtol=1e-9
+    )
+  # And so it is by the package.
+  space = correlated_pair(4)
+  schedule = StepBetas(num_steps=4, betas='reciprocal', min_alpha=0.0)
+  chain = step_bound.Chain(PROCESSES['absorbing'], schedule)
+  x_0 = jnp.asarray(np.repeat([[0, 0], [1, 1]], 5000, axis=0), jnp.int32)
+  table = jnp.asarray(space.x_hat, 'float32')
+  nats = bounds(table, chain, jax.random.key(0), x_0, 3).nats
+  error = float(nats.std()) / 100
+  assert abs(float(nats.mean()) - np.log(2) * 1.25) < 4.5 * error < 0.03
+
+
 @pytest.mark.parametrize('noise', PROCESSES)
 def test_all_points_take_every_step_once(noise):
   """points = T - 1: the only chance left is that of x_t."""

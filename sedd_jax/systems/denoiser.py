@@ -1,0 +1,70 @@
+"""The network of the systems that predict x_0, told x_t and the time."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from sedd_jax.processes import TokenProcess
+from sedd_jax.systems import parts
+
+# Time in [0, 1] is told to the network at the scale of a level.
+_TIME_SCALE = 1000.0
+
+
+class Denoiser(NamedTuple):
+  """A network as functions.
+
+  Attributes:
+    init: `(key) -> params`.
+    logits_of: `(params, valid, dropout_keys) -> logits_fn`, the latter `(x_t
+      [batch, length], u [batch]) -> logits [batch, length, vocab_size]` at the
+      share u = t / T of the time.
+    features_of: the same, but what the head's linear map is applied to.
+  """
+
+  init: Callable[[Array], Any]
+  logits_of: Callable[..., Callable[[Array, Array], Array]]
+  features_of: Callable[..., Callable[[Array, Array], Array]]
+
+
+def make(config: Any, process: TokenProcess, *, timed: bool = True) -> Denoiser:
+  """The network of `config.model` for the states of a process.
+
+  Args:
+    config: the whole config.
+    process: has `num_states` and `vocab_size`.
+    timed: whether the network is told the time; else it is told 0.
+
+  Returns:
+    The denoiser.
+
+  Raises:
+    ValueError: for names or numbers that do not fit.
+  """
+  network = parts.make_network(config, process.num_states)
+  scale = _TIME_SCALE if timed else 0.0
+
+  def applied(params, valid, dropout_keys, **how):
+    def apply(x_t, u):
+      time = scale * u.astype(jnp.float32)
+      return network.apply(
+        {'params': params}, x_t, time, valid, dropout_keys, **how
+      )
+
+    return apply
+
+  def logits_of(params, valid=None, dropout_keys=None):
+    apply = applied(params, valid, dropout_keys)
+    # Data never holds the mask, and the network is not asked for it.
+    return lambda x_t, u: apply(x_t, u)[..., : process.vocab_size]
+
+  def features_of(params, valid=None, dropout_keys=None):
+    return applied(params, valid, dropout_keys, method='features')
+
+  def init(key):
+    x_t, time = jnp.zeros((1, 2), jnp.int32), jnp.ones(1)
+    return network.init(key, x_t, time)['params']
+
+  return Denoiser(init, logits_of, features_of)

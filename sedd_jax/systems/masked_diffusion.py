@@ -1,0 +1,192 @@
+"""Masked diffusion (MDLM, arXiv 2406.07524; MD4, arXiv 2406.04329).
+
+Absorbing noise, a network that predicts x_0 at the masks and is never asked
+elsewhere (SUBS), and a loss that is a weighted cross entropy, in continuous
+time or in T steps.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from sedd_jax import noise_schedules
+from sedd_jax.losses import masked
+from sedd_jax.models import heads
+from sedd_jax.processes import Absorbing
+from sedd_jax.samplers import ancestral
+from sedd_jax.systems import (
+  base,
+  masked_bound,
+  parts,
+  requests,
+  step_bound,
+  time_proposal,
+  x0_chain,
+)
+from sedd_jax.systems import denoiser as denoiser_lib
+
+METHODS = ('ancestral',)
+
+
+def make(
+  config: Any,
+  data_info: Any,
+  *,
+  num_steps: int = 0,
+  timed: bool = False,
+) -> base.System:
+  """The system of a config, for data with a vocabulary.
+
+  Args:
+    config: the whole config; reads process, schedule, model, training (t_min,
+      time_sampling, loss_chunk), eval and sampling.
+    data_info: has `vocab_size`.
+    num_steps: T of the objective in steps; 0 for continuous time.
+    timed: whether the network is told the time.  The best prediction at a mask
+      does not depend on it (arXiv 2406.03736), and MDLM's is not told.
+
+  Returns:
+    The system; its params are the network's, its aux the proposal for the times
+    of the bound.
+
+  Raises:
+    ValueError: another noise than absorbing, or names and numbers that do not
+      fit; before compilation.
+  """
+  process = parts.make_process(config, data_info.vocab_size)
+  if not isinstance(process, Absorbing):
+    raise ValueError(
+      f'process.name {config.process.name!r} is not one of those of system '
+      f'{config.system.name}: use absorbing'
+    )
+  schedule = parts.make_schedule(config, noise_schedules.Continuous)
+  denoiser = denoiser_lib.make(config, process, timed=timed)
+  if num_steps:
+    if num_steps < 2:
+      raise ValueError(
+        f'system.args.num_steps must be 0 or at least 2, not {num_steps}'
+      )
+    chain = step_bound.Chain(process, _in_steps(schedule, num_steps))
+    return x0_chain.make(config, chain, denoiser)
+  return _continuous(config, process, schedule, denoiser)
+
+
+def _in_steps(
+  schedule: noise_schedules.Continuous, num_steps: int
+) -> noise_schedules.StepTable:
+  """The levels at t = 0, 1/T, ..., 1."""
+  t = np.linspace(0, 1, num_steps + 1)
+  return noise_schedules.StepTable(levels=np.asarray(schedule.total(t)))
+
+
+def _continuous(
+  config: Any,
+  process: Absorbing,
+  schedule: noise_schedules.Continuous,
+  denoiser: denoiser_lib.Denoiser,
+) -> base.System:
+  """The system in continuous time."""
+  parts.require_method(config, METHODS)
+  requests.require_even(config.sampling.grid)
+  parts.require_protocol(config, masked_bound.PROTOCOLS)
+  t_min, chunk = config.training.t_min, config.training.loss_chunk
+
+  def init(key):
+    return denoiser.init(key), time_proposal.empty()
+
+  def nats_fn_of(params, valid=None, dropout_keys=None):
+    """Cross entropy at the masks, `(x_t, x_0, t) -> [batch, length]`."""
+
+    def nats_fn(x_t, x_0, t):
+      if not chunk:
+        logits = denoiser.logits_of(params, valid, dropout_keys)(x_t, t)
+        return masked.cross_entropy(logits, x_t, x_0, process=process)
+      features = denoiser.features_of(params, valid, dropout_keys)(x_t, t)
+      return masked.cross_entropy_from_features(
+        features,
+        *heads.kernel_and_bias(params),
+        x_t,
+        x_0,
+        process=process,
+        chunk=chunk,
+      )
+
+    return nats_fn
+
+  loss = parts.continuous_loss(
+    config,
+    process,
+    schedule,
+    lambda params, x_t, x_0, t, *rest: nats_fn_of(params, *rest)(x_t, x_0, t),
+    functools.partial(masked.weight, schedule),
+  )
+
+  def update_aux(aux, stats):
+    # Training has no stats: the proposal serves the bound.
+    return time_proposal.updated(aux, **stats) if stats else aux
+
+  def bound(params, aux, key, batch):
+    return masked_bound.bound(
+      nats_fn_of(params, batch.get('valid')),
+      key,
+      **parts.bound_arguments(config, batch),
+      process=process,
+      schedule=schedule,
+      proposal=aux,
+      t_min=t_min,
+      protocol=config.eval.protocol,
+    )
+
+  def score_fn(params, aux):
+    del aux
+    logits_fn = denoiser.logits_of(params)
+
+    def log_score_fn(x_t, sigma):
+      t = noise_schedules.time_of(schedule, sigma)
+      return masked.log_score(logits_fn(x_t, t), x_t, sigma)
+
+    return log_score_fn
+
+  @functools.cache
+  def drawer(steps, path):
+    """Ancestral sampling in so many steps, compiled once a shape."""
+    levels = _in_steps(schedule, steps)
+
+    @jax.jit
+    def draw(params, keys, tokens, given, start):
+      logits_fn = denoiser.logits_of(params)
+      return ancestral.sample(
+        lambda x_t, step: logits_fn(x_t, step / steps),
+        keys,
+        tokens.shape,
+        process=process,
+        schedule=levels,
+        tokens=tokens,
+        given=given,
+        start=start,
+        return_path=path,
+      )
+
+    return draw
+
+  def sample(params, aux, request):
+    del aux
+    options = requests.checked(request, METHODS, ('grid',), config.system.name)
+    requests.require_even(options.get('grid', 'uniform'))
+
+    def of_batch(*batch):
+      return drawer(request.steps, request.record_path)(params, *batch)
+
+    # The first step leads from all masks to t = 1.
+    return requests.in_batches(of_batch, request, request.steps + 1)
+
+  return base.System(
+    init=init,
+    loss=loss,
+    update_aux=update_aux,
+    bound=bound,
+    sample=sample,
+    score_fn=score_fn,
+  )

@@ -1,0 +1,161 @@
+"""Masked diffusion: its bound is SEDD's, its sampler's law is enumerated."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sedd_jax as sj
+from sedd_jax import systems
+from sedd_jax.losses import masked
+from sedd_jax.systems import masked_bound, score_bound
+from tests import enumerated_steps, oracles
+from tests.systems import small
+
+
+def system_of(**changes):
+  fields = {'system__name': 'masked_diffusion', 'sampling__method': 'ancestral'}
+  return small.made(small.config_of(**{**fields, **changes}))
+
+
+@pytest.mark.parametrize('timed', [False, True])
+@pytest.mark.parametrize('schedule', ['log_linear', 'cosine'])
+def test_the_bound_is_that_of_sedd_for_the_scores(schedule, timed):
+  """The equivalence itself, term by term, on the same noise."""
+  system = system_of(
+    schedule__name=schedule, system__args__timed=timed, eval__points=3
+  )
+  params, aux = small.started(system)
+  batch = small.batch_of(16)
+  ours = jax.jit(system.bound)(params, aux, jax.random.key(0), batch)
+  score_fn = system.score_fn(params, aux)
+  theirs = jax.jit(
+    lambda key, x_0: score_bound.bound(
+      score_fn,
+      key,
+      x_0,
+      process=sj.processes.Absorbing(vocab_size=small.VOCAB),
+      schedule=sj.noise_schedules.SCHEDULES[schedule](),
+      index=jnp.arange(16),
+      points=3,
+      delta=0.0,
+    )
+  )(jax.random.key(0), jnp.asarray(batch['tokens']))
+  np.testing.assert_allclose(ours.nats, theirs.nats, rtol=1e-5)
+  for name, nats in theirs.terms.items():
+    np.testing.assert_allclose(
+      ours.terms[name], nats, rtol=2e-5, atol=1e-5, err_msg=name
+    )
+
+
+def test_the_loss_is_unbiased_for_the_integral():
+  system = system_of(
+    training__time_sampling='iid', eval__points=4, training__loss_chunk=64
+  )
+  params, aux = small.started(system)
+  batch = small.batch_of(4000)
+  loss = jax.jit(system.loss)(params, aux, jax.random.key(0), batch)
+  bound = jax.jit(system.bound)(params, aux, jax.random.key(1), batch)
+  # 1 / t is heavy at both ends of a few draws; the spread is told by them.
+  gap = np.asarray(0.999 * loss.nats - bound.terms['diffusion'], np.float64)
+  error = gap.std() / np.sqrt(len(gap))
+  assert abs(gap.mean()) < 4.5 * error
+  assert error < 0.05 * float(bound.nats.mean())
+
+
+def test_the_papers_protocol_is_the_integral_alone():
+  batch = small.batch_of(8)
+  system = system_of()
+  params, aux = small.started(system)
+  whole = jax.jit(system.bound)(params, aux, jax.random.key(0), batch)
+  short = jax.jit(system_of(eval__protocol='mdlm').bound)(
+    params, aux, jax.random.key(0), batch
+  )
+  np.testing.assert_allclose(
+    0.999 * short.nats, whole.terms['diffusion'], rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize('schedule', ['log_linear', 'polynomial'])
+def test_draws_have_the_law_of_the_chain(schedule):
+  """Of a network on two tokens of two symbols, by enumeration."""
+  info = type('Info', (), {'vocab_size': 2})
+  config = small.config_of(
+    system__name='masked_diffusion',
+    sampling__method='ancestral',
+    schedule__name=schedule,
+    system__args__timed=True,
+    data__seq_len=2,
+  )
+  system = systems.make(config, info)
+  params, aux = small.started(system)
+  steps, count = 3, 20_000
+  request = systems.Request(
+    length=2, seeds=range(count), method='ancestral', steps=steps
+  )
+  tokens = system.sample(params, aux, request).tokens
+  table = sj.noise_schedules.SCHEDULES[schedule]()
+  levels = np.asarray(table.total(np.linspace(0, 1, steps + 1)), float)
+  betas = -np.expm1(-np.diff(levels))
+  matrices = enumerated_steps.relaxing(betas, np.eye(3)[2])
+  chain = enumerated_steps.of_matrices(matrices, np.eye(3)[2], 2, 2, jump=True)
+  # What the system's own network predicts, as the table of the chain.
+  score_fn = system.score_fn(params, aux)
+  for step in range(1, steps + 1):
+    sigma = jnp.full(9, levels[step], jnp.float32)
+    score = score_fn(jnp.asarray(chain.states), sigma)
+    chain.x_hat[step] = np.exp(masked.log_probs(score, sigma))
+    # Scores say nothing of positions that are not masked; nor are they read.
+  law = chain.law()
+  counts = np.bincount(oracles.index_of(tokens, 2), minlength=4)
+  assert oracles.chi_square_pvalue(counts, law) > 1e-4
+  assert oracles.chi_square_pvalue(counts, 0.9 * law + 0.1 * law[::-1]) < 1e-4
+
+
+def test_in_steps_it_is_a_chain_of_absorbing_noise():
+  """Levels at t = 0, 1/T, ..., 1, and the bound of such a chain."""
+  system = system_of(
+    system__args__num_steps=4, sampling__steps=2, eval__points=3
+  )
+  params, aux = small.started(system)
+  batch = small.batch_of(3000)
+  loss = jax.jit(system.loss)(params, aux, jax.random.key(0), batch)
+  bound = jax.jit(system.bound)(params, aux, jax.random.key(1), batch)
+  expected = bound.terms['diffusion'] + bound.terms['reconstruction']
+  gap = np.asarray(loss.nats - expected, np.float64)
+  error = gap.std() / np.sqrt(len(gap))
+  assert abs(gap.mean()) < 4.5 * error
+  assert error < 0.05 * float(expected.mean())
+  request = systems.Request(
+    length=6, seeds=range(2), method='ancestral', steps=2
+  )
+  assert system.sample(params, aux, request).calls == 3
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  [
+    (dict(process__name='uniform'), 'masked_diffusion: use absorbing'),
+    (dict(schedule__name='step_betas'), 'masked_diffusion: use log_linear'),
+    (dict(sampling__method='euler'), 'masked_diffusion: use ancestral'),
+    (dict(eval__protocol='sedd'), 'masked_diffusion: use bound, mdlm'),
+    (dict(sampling__grid='reference'), 'must be uniform'),
+    (dict(system__args__num_steps=1), 'must be 0 or at least 2, not 1'),
+  ],
+)
+def test_mistakes(changes, told):
+  with pytest.raises(ValueError, match=told):
+    system_of(**changes)
+
+
+def test_protocols_have_names():
+  with pytest.raises(ValueError, match="'elbo': use bound, mdlm"):
+    masked_bound.bound(
+      lambda x_t, x_0, t: jnp.zeros(x_t.shape),
+      jax.random.key(0),
+      jnp.zeros((1, 2), jnp.int32),
+      process=sj.processes.Absorbing(vocab_size=2),
+      schedule=sj.noise_schedules.LogLinear(),
+      index=jnp.arange(1),
+      protocol='elbo',
+    )
