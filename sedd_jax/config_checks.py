@@ -21,11 +21,14 @@ from sedd_jax.default_config import FIELDS, OPEN_GROUPS, RANGES
 # A network gets all fields of its group; `parent` and `name` are flax's own.
 OFFERED = {
   'system': ('config', 'data_info'),
-  'process': ('vocab_size',),
-  'schedule': tuple(
-    path.removeprefix('schedule.')
-    for path in FIELDS
-    if path.startswith('schedule.') and path != 'schedule.name'
+  'process': ('vocab_size', 'betas'),
+  'schedule': (
+    'levels',
+    *(
+      path.removeprefix('schedule.')
+      for path in FIELDS
+      if path.startswith('schedule.') and path != 'schedule.name'
+    ),
   ),
   'model': (
     *('num_states', 'parent', 'name'),

@@ -16,10 +16,15 @@ RECIPES = (
   *('quickstart', 'text8_absorb', 'text8_uniform', 'enwik8_absorb'),
   *('enwik8_uniform', 'owt_absorb', 'owt_uniform', 'owt_absorb_medium'),
   *('text8_absorb_small', 'text8_uniform_small', 'text8_multinomial'),
-  *('text8_d3pm_absorb', 'text8_d3pm_uniform'),
+  *('text8_d3pm_absorb', 'text8_d3pm_uniform', 'text8_d3pm_nn'),
+  *('enwik8_multinomial', 'lm1b_d3pm_absorb', 'toy_d3pm_gaussian'),
+  *('text8_mdlm', 'owt_mdlm'),
 )
 # Those without a paper's recipe behind them.
-OWN = ('quickstart', 'text8_absorb_small', 'text8_uniform_small')
+OWN = (
+  *('quickstart', 'text8_absorb_small', 'text8_uniform_small'),
+  'toy_d3pm_gaussian',
+)
 
 
 def load(name):
@@ -123,7 +128,7 @@ def test_a_recipe_makes_a_step(name, tiny_text):
   config.model.cond_size = 8
   config.data.update({'source': 'text_file', 'path': str(tiny_text)})
   config.data.seq_len = 16
-  if config.data.tokenizer == 'gpt2':
+  if config.data.tokenizer != 'text8':
     config.data.tokenizer = 'bytes'
   config.training.batch_size = 2
   config_checks.validate(config)

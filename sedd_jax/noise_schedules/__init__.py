@@ -13,7 +13,6 @@ SCHEDULES = {
   'cosine': Cosine,
   'polynomial': Polynomial,
   'step_betas': StepBetas,
-  'step_table': StepTable,
   'mutual_information': MutualInformation,
 }
 

@@ -135,21 +135,24 @@ class NearestNeighbor(tabulated.Products):
   def __init__(
     self,
     vocab_size: int,
-    embeddings: ArrayLike | str | os.PathLike,
+    embeddings: ArrayLike | str | os.PathLike | None = None,
     k: int = NUM_NEIGHBORS,
     finest: float = 1e-6,
     furthest: float = 100.0,
     max_gib: float = tabulated.MAX_GIB,
+    seed: int = 0,
   ):
     """Tabulates the powers.
 
     Args:
       vocab_size: symbols.
-      embeddings: `[vocab_size, width]`, or a file of numpy's (.npy) with them.
+      embeddings: `[vocab_size, width]`, or a file of numpy's (.npy) with them;
+        None: drawn at random, in 16 dimensions.
       k: neighbours of a symbol.
       finest: the smallest step between levels.
       furthest: the largest level that is not taken for infinity.
       max_gib: the memory that tables may take.
+      seed: of random embeddings.
 
     Raises:
       ValueError: for sizes, levels or a file that do not fit, or a graph that
@@ -173,6 +176,9 @@ class NearestNeighbor(tabulated.Products):
       max_gib,
       'use a coarser process.args.finest, or uniform noise',
     )
+    if embeddings is None:
+      rng = np.random.default_rng(seed)
+      embeddings = rng.standard_normal((vocab_size, 16))
     if isinstance(embeddings, str | os.PathLike):
       embeddings = tabulated.read_array(
         embeddings, 'NearestNeighbor: embeddings'

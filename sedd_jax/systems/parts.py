@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from sedd_jax import losses, models, noise_schedules, processes
@@ -96,21 +95,17 @@ def make_chain(config: Any, data_info: Any) -> tuple[Any, Any]:
     ValueError: names or arguments that do not fit.
   """
   size = data_info.vocab_size
-  # Noise between neighbours has to start somewhere: in a random space.
-  random = np.random.default_rng(config.seed).standard_normal((size, 16))
-  offered = (
-    {} if 'embeddings' in config.process.args else {'embeddings': random}
-  )
   kind = names.resolve(
     noise_schedules.SCHEDULES, config.schedule.name, 'schedule'
   )
   if kind is noise_schedules.MutualInformation:
-    process = make_process(config, size, **offered)
+    process = make_process(config, size)
     levels = mutual_information.levels(
       process, data_info.token_counts(), config.schedule.num_steps
     )
     return process, make_schedule(config, noise_schedules.Steps, levels=levels)
   schedule = make_schedule(config, noise_schedules.Steps)
+  offered = {}
   if isinstance(schedule, noise_schedules.StepBetas):
     offered['betas'] = schedule.betas_table()
   process = make_process(config, size, **offered)
