@@ -31,7 +31,7 @@ OFFERED = {
     ),
   ),
   'model': (
-    *('num_states', 'parent', 'name'),
+    *('num_states', 'causal', 'parent', 'name'),
     *(path.removeprefix('model.') for path in FIELDS if 'model.' in path),
   ),
 }

@@ -18,7 +18,7 @@ RECIPES = (
   *('text8_absorb_small', 'text8_uniform_small', 'text8_multinomial'),
   *('text8_d3pm_absorb', 'text8_d3pm_uniform', 'text8_d3pm_nn'),
   *('enwik8_multinomial', 'lm1b_d3pm_absorb', 'toy_d3pm_gaussian'),
-  *('text8_mdlm', 'owt_mdlm'),
+  *('text8_mdlm', 'owt_mdlm', 'text8_ar', 'owt_ar'),
 )
 # Those without a paper's recipe behind them.
 OWN = (

@@ -1,4 +1,4 @@
-"""Attention over all positions, and which kernel computes it.
+"""Attention over all positions or those before, and which kernel computes it.
 
 `softmax_attention` keeps, of its forward pass, one number a query (the log
 normaliser) and computes the probabilities again in the backward pass, as
@@ -7,6 +7,7 @@ FlashAttention-2 does (arXiv 2307.08691, section 3.1): differentiated by
 in float32 for every layer.
 """
 
+import functools
 import math
 from typing import Any, Literal
 
@@ -132,8 +133,9 @@ def attention(
   value: Array,
   valid: Array | None = None,
   implementation: str = 'auto',
+  causal: bool = False,
 ) -> Array:
-  """Full softmax attention, scaled by head_dim^-1/2; the softmax is float32.
+  """Softmax attention, scaled by head_dim^-1/2; the softmax is float32.
 
   Args:
     query: `[batch, length, heads, head_dim]`.
@@ -142,6 +144,7 @@ def attention(
     valid: `[batch, length]` bool, keys that are attended, or None for all.
       Where a row has none, its result is finite and means nothing.
     implementation: 'auto', 'xla' or 'cudnn'.
+    causal: attend to no later position.
 
   Returns:
     `[batch, length, heads, head_dim]` of the arguments' dtype.
@@ -159,19 +162,45 @@ def attention(
     capability=compute_capability(),
   )
   if kernel == 'xla':
-    return softmax_attention(query, key, value, valid)
+    return softmax_attention(query, key, value, valid, causal)
   mask = None
   if valid is not None:
     # It wants the queries' axis written out.
     mask = jnp.broadcast_to(valid[:, None, None, :], (batch, 1, length, length))
   return jax.nn.dot_product_attention(
-    query, key, value, mask=mask, implementation='cudnn'
+    query, key, value, mask=mask, is_causal=causal, implementation='cudnn'
   )
 
 
-@jax.custom_vjp
+def cached_attention(
+  query: Array, keys: Array, values: Array, position: Array
+) -> Array:
+  """Attention of one position to itself and those before, from a cache.
+
+  Args:
+    query: `[batch, 1, heads, head_dim]`, at `position`.
+    keys: `[batch, length, heads, head_dim]`, filled up to `position`.
+    values: the same shape.
+    position: scalar int32.
+
+  Returns:
+    `[batch, 1, heads, head_dim]` of the query's dtype.
+  """
+  dtype = query.dtype
+  query, keys, values = map(_heads_first, (query, keys, values))
+  mask = (jnp.arange(keys.shape[-2]) <= position)[None, None, None]
+  weights = jax.nn.softmax(_logits(query, keys, mask))
+  out = _product('bhqk,bhkd->bhqd', weights.astype(dtype), values)
+  return _heads_first(out.astype(dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def softmax_attention(
-  query: Array, key: Array, value: Array, valid: Array | None = None
+  query: Array,
+  key: Array,
+  value: Array,
+  valid: Array | None = None,
+  causal: bool = False,
 ) -> Array:
   """`attention` in plain products, for any device.
 
@@ -182,11 +211,12 @@ def softmax_attention(
     key: `[batch, length, heads, head_dim]`.
     value: `[batch, length, heads, head_dim]`.
     valid: `[batch, length]` or None.
+    causal: attend to no later position.
 
   Returns:
     `[batch, length, heads, head_dim]`.
   """
-  return _forward(query, key, value, valid)[0]
+  return _forward(query, key, value, valid, causal)[0]
 
 
 def _product(equation: str, a: Array, b: Array) -> Array:
@@ -199,15 +229,24 @@ def _product(equation: str, a: Array, b: Array) -> Array:
   )
 
 
-def _logits(query: Array, key: Array, valid: Array | None) -> Array:
+def _attended(valid: Array | None, causal: bool, length: int) -> Array | None:
+  """Which keys a query attends to, `[batch or 1, 1, length or 1, length]`."""
+  mask = None if valid is None else valid[:, None, None, :]
+  if not causal:
+    return mask
+  before = jnp.tril(jnp.ones((length, length), bool))[None, None]
+  return before if mask is None else mask & before
+
+
+def _logits(query: Array, key: Array, mask: Array | None) -> Array:
   """`[batch, heads, length of queries, length of keys]`."""
   logits = _product('bhqd,bhkd->bhqk', query, key)
   logits *= 1 / math.sqrt(query.shape[-1])
-  if valid is None:
+  if mask is None:
     return logits
   # Finite, so that a row without a key gives no NaN.
   least = 0.7 * float(jnp.finfo(logits.dtype).min)
-  return jnp.where(valid[:, None, None, :], logits, least)
+  return jnp.where(mask, logits, least)
 
 
 def _heads_first(x: Array) -> Array:
@@ -215,12 +254,12 @@ def _heads_first(x: Array) -> Array:
 
 
 def _forward(
-  query: Array, key: Array, value: Array, valid: Array | None
+  query: Array, key: Array, value: Array, valid: Array | None, causal: bool
 ) -> tuple[Array, Any]:
   """The result, and what the backward pass needs."""
   dtype = query.dtype
   query, key, value = map(_heads_first, (query, key, value))
-  logits = _logits(query, key, valid)
+  logits = _logits(query, key, _attended(valid, causal, key.shape[-2]))
   largest = jnp.max(logits, axis=-1, keepdims=True)
   weights = jnp.exp(logits - largest)
   total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -231,17 +270,20 @@ def _forward(
   return _heads_first(out), residuals
 
 
-def _backward(residuals: Any, g: Array) -> tuple[Array, Array, Array, None]:
+def _backward(
+  causal: bool, residuals: Any, g: Array
+) -> tuple[Array, Array, Array, None]:
   """Cotangents of query, key and value."""
   query, key, value, valid, out, log_total = residuals
   dtype = query.dtype
   g = _heads_first(g)
-  probs = jnp.exp(_logits(query, key, valid) - log_total)
+  mask = _attended(valid, causal, key.shape[-2])
+  probs = jnp.exp(_logits(query, key, mask) - log_total)
   weighted = g.astype(log_total.dtype) * out.astype(log_total.dtype)
   mean = jnp.sum(weighted, axis=-1, keepdims=True)
   d_logits = probs * (_product('bhqd,bhkd->bhqk', g, value) - mean)
-  if valid is not None:
-    d_logits = jnp.where(valid[:, None, None, :], d_logits, 0)
+  if mask is not None:
+    d_logits = jnp.where(mask, d_logits, 0)
   probs, d_logits = probs.astype(dtype), d_logits.astype(dtype)
   scale = 1 / math.sqrt(query.shape[-1])
   d_query = _product('bhqk,bhkd->bhqd', d_logits, key) * scale

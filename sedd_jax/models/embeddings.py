@@ -47,7 +47,9 @@ def rotary_tables(length: int, head_dim: int) -> tuple[np.ndarray, np.ndarray]:
   return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
-def rotated(x: Array) -> Array:
+def rotated(
+  x: Array, position: Array | None = None, length: int | None = None
+) -> Array:
   """Rotary position embedding, half-split ("NeoX") layout.
 
   Entry i of a head is paired with entry i + head_dim / 2, and the pair turned
@@ -55,12 +57,19 @@ def rotated(x: Array) -> Array:
 
   Args:
     x: `[batch, length, heads, head_dim]`, queries or keys.
+    position: scalar int32, of the first of them; 0 by default.
+    length: positions that there are, where `position` is given.
 
   Returns:
     The same shape and dtype; the rotation is done in float32.
   """
-  tables = rotary_tables(x.shape[1], x.shape[3])
-  cos, sin = (jnp.asarray(table)[None, :, None] for table in tables)
+  cos, sin = map(jnp.asarray, rotary_tables(length or x.shape[1], x.shape[3]))
+  if position is not None:
+    cos, sin = (
+      jax.lax.dynamic_slice_in_dim(table, position, x.shape[1])
+      for table in (cos, sin)
+    )
+  cos, sin = (table[None, :, None] for table in (cos, sin))
   a, b = jnp.split(x.astype('float32'), 2, axis=-1)
   turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
   return turned.astype(x.dtype)

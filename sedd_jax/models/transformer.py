@@ -1,8 +1,9 @@
 """The diffusion transformer of SEDD (arXiv 2310.16834, appendix C.2).
 
-A bidirectional transformer with rotary positions whose blocks are modulated by
-the noise level (adaLN-zero, arXiv 2212.09748).  It maps tokens to logits and
-knows nothing of processes; `heads.log_score` makes log scores of them.
+A transformer with rotary positions, bidirectional or causal, whose blocks are
+modulated by the noise level (adaLN-zero, arXiv 2212.09748).  It maps tokens to
+logits and knows nothing of processes; `heads.log_score` makes log scores of
+them.
 
 Precision: parameters, embeddings, conditioning, norms, modulation and residual
 stream are float32; the products of the blocks have factors of `dtype`.  Unlike
@@ -21,6 +22,9 @@ from sedd_jax.core import shapes
 from sedd_jax.models import attention as attention_lib
 from sedd_jax.models import embeddings, heads, layers
 
+# Keys and values of positions, by layer where there are several.
+Cache = tuple[Array, Array]
+
 
 class Block(nn.Module):
   """Attention and a two-layer network, each modulated and gated.
@@ -30,7 +34,8 @@ class Block(nn.Module):
     num_heads: attention heads.
     dropout: rate on the output of either branch, before its gate.
     dtype: of the products.
-    attention: see `attention.attention`.
+    attention: see `attention.attention`, also for what follows.
+    causal: attend to no later position.
   """
 
   hidden_size: int
@@ -38,6 +43,7 @@ class Block(nn.Module):
   dropout: float = 0.0
   dtype: DTypeLike = 'float32'
   attention: str = 'auto'
+  causal: bool = False
 
   @nn.compact
   def __call__(
@@ -47,7 +53,9 @@ class Block(nn.Module):
     cond: Array,
     valid: Array | None = None,
     dropout_keys: Array | None = None,
-  ) -> tuple[Array, None]:
+    cache: Cache | None = None,
+    position: Array | None = None,
+  ) -> tuple[Array, Cache | None]:
     """One block, in the form that a scan over layers calls.
 
     Args:
@@ -56,9 +64,12 @@ class Block(nn.Module):
       cond: `[batch, cond_size]` float32.
       valid: `[batch, length]` bool, positions that are attended, or None.
       dropout_keys: typed keys `[batch]`, or None for no dropout.
+      cache: keys and values of the positions before, where h is of one
+        position.
+      position: scalar int32, that position.
 
     Returns:
-      The residual stream after the block, and None.
+      The residual stream after the block, and the cache with this position.
     """
 
     def linear(
@@ -88,13 +99,23 @@ class Block(nn.Module):
     u = layers.modulated(layers.LayerNorm(name='norm_1')(h), shift_1, scale_1)
     qkv = linear(3 * self.hidden_size, 'qkv', use_bias=False)(u)
     q, k, v = jnp.unstack(qkv.reshape(heads_shape), axis=2)
-    u = attention_lib.attention(
-      embeddings.rotated(q),
-      embeddings.rotated(k),
-      v,
-      valid,
-      self.attention,
-    ).reshape(h.shape)
+    if cache is None or position is None:
+      u = attention_lib.attention(
+        embeddings.rotated(q),
+        embeddings.rotated(k),
+        v,
+        valid,
+        self.attention,
+        self.causal,
+      )
+    else:
+      size = cache[0].shape[1]
+      q, k = (embeddings.rotated(x, position, size) for x in (q, k))
+      keys = jax.lax.dynamic_update_slice_in_dim(cache[0], k, position, 1)
+      values = jax.lax.dynamic_update_slice_in_dim(cache[1], v, position, 1)
+      u = attention_lib.cached_attention(q, keys, values, position)
+      cache = keys, values
+    u = u.reshape(h.shape)
     u = linear(self.hidden_size, 'attention_out', use_bias=False)(u)
     h += gate_1 * layers.dropout(u, branch_keys(0), self.dropout)
 
@@ -102,7 +123,7 @@ class Block(nn.Module):
     u = linear(4 * self.hidden_size, 'mlp_in')(u)
     u = linear(self.hidden_size, 'mlp_out')(jax.nn.gelu(u, approximate=True))
     h += gate_2 * layers.dropout(u, branch_keys(1), self.dropout)
-    return h, None
+    return h, cache
 
 
 class DiffusionTransformer(nn.Module):
@@ -127,6 +148,7 @@ class DiffusionTransformer(nn.Module):
     remat: compute the blocks' insides again in the backward pass.
     attention: 'auto', 'xla' or 'cudnn'; see
       `attention.attention_implementation`.
+    causal: attend to no later position; for `decode`.
 
   >>> import jax
   >>> import jax.numpy as jnp
@@ -148,6 +170,7 @@ class DiffusionTransformer(nn.Module):
   scan_layers: bool = True
   remat: bool = False
   attention: str = 'auto'
+  causal: bool = False
 
   def setup(self):
     if self.hidden_size % (2 * self.num_heads):
@@ -165,7 +188,7 @@ class DiffusionTransformer(nn.Module):
       block,
       variable_axes={'params': 0, 'intermediates': 0},
       split_rngs={'params': True},
-      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+      in_axes=(0, *3 * (nn.broadcast,), 0, nn.broadcast),
       length=self.num_layers,
       # All layers in one trip: XLA then sees no loop.
       unroll=1 if self.scan_layers else self.num_layers,
@@ -175,6 +198,7 @@ class DiffusionTransformer(nn.Module):
       dropout=self.dropout,
       dtype=self.dtype,
       attention=self.attention,
+      causal=self.causal,
     )
     self.head = heads.Head(self.num_states, self.hidden_size, self.dtype)
 
@@ -202,9 +226,45 @@ class DiffusionTransformer(nn.Module):
     cond = jax.nn.silu(self.sigma_embed(sigma))
     layer_numbers = jnp.arange(self.num_layers, dtype=jnp.int32)
     h, _ = self.blocks(
-      self.embed(x_t), layer_numbers, cond, valid, dropout_keys
+      self.embed(x_t), layer_numbers, cond, valid, dropout_keys, None, None
     )
     return h, cond
+
+  def empty_cache(self, batch: int, length: int) -> Cache:
+    """Keys and values of no position yet.
+
+    Args:
+      batch: rows.
+      length: positions that there will be.
+
+    Returns:
+      Two arrays `[num_layers, batch, length, num_heads, head_dim]` of `dtype`.
+    """
+    head_dim = self.hidden_size // self.num_heads
+    shape = (self.num_layers, batch, length, self.num_heads, head_dim)
+    return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
+
+  def decode(
+    self, x: Array, sigma: Array, cache: Cache, position: Array
+  ) -> tuple[Array, Cache]:
+    """The causal network at one position, those before being in the cache.
+
+    Args:
+      x: `[batch]` int32, the tokens at `position`.
+      sigma: `[batch]`, as in `__call__`.
+      cache: of `empty_cache`, and what earlier calls returned.
+      position: scalar int32, from 0 on.
+
+    Returns:
+      Logits `[batch, num_states]` float32, and the cache.
+    """
+    cond = jax.nn.silu(self.sigma_embed(sigma))
+    layer_numbers = jnp.arange(self.num_layers, dtype=jnp.int32)
+    h, filled = self.blocks(
+      self.embed(x[:, None]), layer_numbers, cond, None, None, cache, position
+    )
+    assert filled is not None
+    return self.head(h, cond)[:, 0], filled
 
   def features(
     self,

@@ -1,6 +1,12 @@
 """Samplers: the reverse process, step by step."""
 
-from sedd_jax.samplers import ancestral, euler, time_grids, tweedie
+from sedd_jax.samplers import (
+  ancestral,
+  autoregressive,
+  euler,
+  time_grids,
+  tweedie,
+)
 from sedd_jax.samplers.loop import (
   GRIDS,
   METHODS,
@@ -10,13 +16,14 @@ from sedd_jax.samplers.loop import (
 )
 
 # All names of `sampling.method`.
-NAMES = (*METHODS, 'ancestral')
+NAMES = (*METHODS, 'ancestral', 'autoregressive')
 
 __all__ = [
   'GRIDS',
   'METHODS',
   'NAMES',
   'ancestral',
+  'autoregressive',
   'euler',
   'jump_probs',
   'reverse_probs',

@@ -3,7 +3,13 @@
 from typing import Any
 
 from sedd_jax.core import names
-from sedd_jax.systems import d3pm, masked_diffusion, multinomial, sedd
+from sedd_jax.systems import (
+  autoregressive,
+  d3pm,
+  masked_diffusion,
+  multinomial,
+  sedd,
+)
 from sedd_jax.systems.base import (
   Bound,
   Loss,
@@ -18,6 +24,7 @@ SYSTEMS = {
   'multinomial': multinomial.make,
   'd3pm': d3pm.make,
   'masked_diffusion': masked_diffusion.make,
+  'autoregressive': autoregressive.make,
 }
 
 __all__ = [

@@ -216,12 +216,13 @@ def bound_arguments(config: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def make_network(config: Any, num_states: int) -> Any:
+def make_network(config: Any, num_states: int, causal: bool = False) -> Any:
   """The network of `config.model`.
 
   Args:
     config: the whole config.
     num_states: rows of its embedding and its logits.
+    causal: whether a position sees those before it alone.
 
   Returns:
     A Linen module with `__call__` and `features`, as `DiffusionTransformer`.
@@ -234,7 +235,7 @@ def make_network(config: Any, num_states: int) -> Any:
     config.model.name,
     'model',
     config.model.args,
-    {'num_states': num_states, **_fields(config.model)},
+    {'num_states': num_states, 'causal': causal, **_fields(config.model)},
   )
 
 

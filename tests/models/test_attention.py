@@ -20,11 +20,15 @@ def test_attention_is_softmax_over_valid_keys():
   np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize(
+  'masked, causal', [(False, False), (True, False), (False, True), (True, True)]
+)
 @pytest.mark.parametrize(
   'dtype, tolerance', [('float32', 1e-5), ('bfloat16', 0.02)]
 )
-def test_values_and_gradients_are_those_of_jax(dtype, tolerance, masked):
+def test_values_and_gradients_are_those_of_jax(
+  dtype, tolerance, masked, causal
+):
   rng = np.random.default_rng(3)
   q, k, v, g = jnp.asarray(rng.normal(size=(4, 2, 6, 3, 4)), dtype)
   valid = None
@@ -37,10 +41,10 @@ def test_values_and_gradients_are_those_of_jax(dtype, tolerance, masked):
 
   def library(q, k, v):
     mask = None if valid is None else valid[:, None, None]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask)
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)
 
   def ours(q, k, v):
-    return attention.attention(q, k, v, valid, 'xla')
+    return attention.attention(q, k, v, valid, 'xla', causal)
 
   for found, expected in zip(
     value_and_gradients(ours), value_and_gradients(library), strict=True

@@ -1,0 +1,124 @@
+"""The autoregressive yardstick: the same network, causal.
+
+Its loss is the exact -log p of the data, token by token from left to right;
+where the others bound a likelihood, it has one.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sedd_jax.core import keys as keys_lib
+from sedd_jax.samplers import autoregressive
+from sedd_jax.systems import base, parts, requests
+
+METHODS = ('autoregressive',)
+
+
+def make(config: Any, data_info: Any) -> base.System:
+  """The system of a config, for data with a vocabulary.
+
+  Args:
+    config: the whole config; reads model, eval.protocol and sampling.method.
+    data_info: has `vocab_size`.
+
+  Returns:
+    The system, without noise: process and schedule are not read.
+
+  Raises:
+    ValueError: names or numbers that do not fit; before compilation.
+  """
+  parts.require_method(config, METHODS)
+  parts.require_protocol(config, ('bound',))
+  vocab_size = data_info.vocab_size
+  # One state more, which stands before the first token.
+  first = vocab_size
+  network = parts.make_network(config, vocab_size + 1, causal=True)
+  if not getattr(network, 'causal', False):
+    raise ValueError(
+      f'model.name {config.model.name!r} is not causal: system autoregressive '
+      'needs a network with the field "causal"'
+    )
+
+  def init(key):
+    x, level = jnp.zeros((1, 2), jnp.int32), jnp.zeros(1)
+    return network.init(key, x, level)['params'], ()
+
+  def token_nats(params, x_0, dropout_keys=None):
+    """-log p of each token given those before, `[batch, length]`."""
+    before = jnp.pad(x_0[:, :-1], [(0, 0), (1, 0)], constant_values=first)
+    # Padding stands at the end: what is before a token is never padding.
+    logits = network.apply(
+      {'params': params}, before, jnp.zeros(len(x_0)), None, dropout_keys
+    )[..., :vocab_size]
+    own = jnp.take_along_axis(logits, x_0[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - own
+
+  def totals(batch, nats):
+    x_0, valid, given = parts.of_batch(batch)
+    counted = parts.counted(x_0, valid, given)
+    total = jnp.sum(jnp.where(counted, nats, 0), axis=-1)
+    return total, jnp.sum(counted, axis=-1).astype(total.dtype)
+
+  def loss(params, aux, key, batch):
+    del aux
+    keys = keys_lib.example_keys(key, batch['index'])
+    dropout_keys = keys_lib.folded(keys, 1) if config.model.dropout else None
+    nats = token_nats(params, batch['tokens'], dropout_keys)
+    return base.Loss(*totals(batch, nats))
+
+  def bound(params, aux, key, batch):
+    del aux, key
+    nats, weight = totals(batch, token_nats(params, batch['tokens']))
+    return base.Bound(nats, weight, {'log_likelihood': nats})
+
+  @jax.jit
+  def draw(params, keys, tokens, given):
+    def logits_fn(x, cache, position):
+      logits, cache = network.apply(
+        {'params': params},
+        x,
+        jnp.zeros(len(x)),
+        cache,
+        position,
+        method='decode',
+      )
+      return logits[:, :vocab_size], cache
+
+    return autoregressive.sample(
+      logits_fn,
+      network.empty_cache(*tokens.shape),
+      keys,
+      tokens.shape,
+      first=first,
+      tokens=tokens,
+      given=given,
+    )
+
+  def sample(params, aux, request):
+    del aux
+    options = requests.checked(request, METHODS, ('grid',), config.system.name)
+    requests.require_even(options.get('grid', 'uniform'))
+    if request.start is not None:
+      raise ValueError('system autoregressive starts from nothing')
+    given = np.zeros((1, 1)) if request.given is None else request.given
+    if np.any(np.diff(np.asarray(given, int), axis=-1) > 0):
+      raise ValueError(
+        'system autoregressive keeps the beginning of a text only: no blank '
+        'may stand before given text'
+      )
+
+    def of_batch(keys, tokens, given, start):
+      del start
+      drawn = draw(params, keys, tokens, given)
+      if not request.record_path:
+        return drawn
+      places = np.arange(request.length)
+      written = places < np.arange(request.length + 1)[:, None, None]
+      return np.where(written, drawn, first)
+
+    return requests.in_batches(of_batch, request, request.length)
+
+  return base.System(init=init, loss=loss, bound=bound, sample=sample)
