@@ -23,7 +23,7 @@ OFFERED = {
   'system': ('config', 'data_info'),
   'process': ('vocab_size', 'betas'),
   'schedule': (
-    'levels',
+    *('levels', 'counts'),
     *(
       path.removeprefix('schedule.')
       for path in FIELDS

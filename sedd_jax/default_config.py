@@ -244,9 +244,9 @@ FIELDS: dict[str, Field] = {
   ),
   'eval.protocol': Field(
     'bound',
-    'The whole bound, or the shorter form that the papers report: sedd for '
-    'SEDD, mdlm for masked diffusion.',
-    ('bound', 'sedd', 'mdlm'),
+    'The whole bound, or by name what papers report: sedd, mdlm (the integral '
+    'alone), diffusion_bert (no bound), or loose (spindle by the sentence).',
+    ('bound', 'sedd', 'mdlm', 'loose', 'diffusion_bert'),
   ),
   'eval.max_sequences': Field(
     1024, 'Sequences evaluated at most; 0: the whole split.', '>= 0'
@@ -331,7 +331,7 @@ def permitted_text(path: str) -> str:
   """The values that a field takes, in words; empty if any will do.
 
   >>> permitted_text('eval.protocol')
-  'bound, sedd, mdlm'
+  'bound, sedd, mdlm, loose, diffusion_bert'
   """
   field = FIELDS[path]
   listed = ', '.join(table(path))

@@ -76,6 +76,83 @@ def decoder_nats(log_x_hat: Array, x_0: Array) -> Array:
   return -jnp.take_along_axis(log_probs, x_0[..., None], axis=-1)[..., 0]
 
 
+def reveal_nats(
+  log_x_hat: Array,
+  masked: Array,
+  x_0: Array,
+  rate: Array,
+  own: Array | None = None,
+) -> Array:
+  """KL(q || p) of a step back where every symbol has a schedule of its own.
+
+  q reveals a masked x_0 at its own rate; p, who does not know x_0, reveals each
+  candidate at that candidate's (`processes.reveal_rate`).  Where all symbols
+  share one schedule it is `step_nats` of absorbing noise.
+
+  Args:
+    log_x_hat: `[..., length, vocab_size]` logits of the clean symbol.
+    masked: `[..., length]` bool, where x_t is the mask; elsewhere it is 0.
+    x_0: `[..., length]` int32.
+    rate: chances that p reveals, broadcasting to log_x_hat.
+    own: `[..., length]`, the chance that q reveals; that of x_0 in `rate` by
+      default.
+
+  Returns:
+    `[..., length]` in nats.
+  """
+  log_x_hat = jax.nn.log_softmax(numerics.as_float(log_x_hat))
+  rate = jnp.broadcast_to(rate, log_x_hat.shape)
+
+  def of_own(table):
+    return jnp.take_along_axis(table, x_0[..., None], axis=-1)[..., 0]
+
+  by_p = of_own(rate)
+  own = by_p if own is None else own
+  stays = jnp.sum(jnp.exp(log_x_hat) * (1 - rate), axis=-1)
+
+  def nats(q, p):
+    """q log(q / p), 0 where q is."""
+    some = q > 0
+    return jnp.where(some, q * jnp.log(jnp.where(some, q / p, 1)), 0)
+
+  total = nats(own, by_p) - own * of_own(log_x_hat) + nats(1 - own, stays)
+  return jnp.where(masked, total, 0)
+
+
+def base_transition_nats(
+  log_x_hat: Array,
+  x_t: Array,
+  x_0: Array,
+  level_s: ArrayLike,
+  beta: ArrayLike,
+  *,
+  process: base.TokenProcess,
+) -> Array:
+  """The released DiffusionBERT's KL of a step, which is no part of a bound.
+
+  Both sides are forward(., 0, s) times the column of *one base step* beta,
+  whatever the schedule, and the prediction's level is that of the true token.
+
+  Args:
+    log_x_hat: `[..., length, n]` logits, n one of vocab_size and num_states.
+    x_t: `[..., length]` int32.
+    x_0: `[..., length]` int32.
+    level_s: total noise at s, broadcasting to the tokens.
+    beta: share that the base step masks, broadcasting to the tokens.
+    process: absorbing noise.
+
+  Returns:
+    `[..., length]` in nats.
+  """
+  column = process.backward(x_t, 0.0, -jnp.log1p(-jnp.asarray(beta)))
+  x_hat = jax.nn.softmax(numerics.as_float(log_x_hat))
+
+  def law(x):
+    return numerics.safe_normalize(process.forward(x, 0.0, level_s) * column)[0]
+
+  return divergence(law(x_0), numerics.log_or_nothing(law(x_hat)))
+
+
 def divergence(probs: Array, log_other: Array) -> Array:
   """KL(probs || other) over the last axis, 0 where probs is 0.
 

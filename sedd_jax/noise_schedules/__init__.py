@@ -4,6 +4,7 @@ from sedd_jax.noise_schedules.base import Continuous, Steps, time_of
 from sedd_jax.noise_schedules.geometric import Geometric
 from sedd_jax.noise_schedules.log_linear import LogLinear
 from sedd_jax.noise_schedules.masking import Cosine, Polynomial
+from sedd_jax.noise_schedules.spindle import Spindle
 from sedd_jax.noise_schedules.step_betas import StepBetas
 from sedd_jax.noise_schedules.step_table import MutualInformation, StepTable
 
@@ -14,6 +15,7 @@ SCHEDULES = {
   'polynomial': Polynomial,
   'step_betas': StepBetas,
   'mutual_information': MutualInformation,
+  'spindle': Spindle,
 }
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
   'LogLinear',
   'MutualInformation',
   'Polynomial',
+  'Spindle',
   'StepBetas',
   'StepTable',
   'Steps',

@@ -57,9 +57,11 @@ class Steps(Protocol):
 
   Attributes:
     num_steps: their number.
+    needs_tokens: whether levels are those of tokens, which `level` then needs.
   """
 
   num_steps: int
+  needs_tokens: bool = False
 
   @abc.abstractmethod
   def level(self, step: ArrayLike, tokens: Array | None = None) -> Array:

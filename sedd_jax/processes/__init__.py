@@ -1,7 +1,7 @@
 """Noise processes: what noise does to a token."""
 
 from sedd_jax.processes import rates
-from sedd_jax.processes.absorbing import Absorbing
+from sedd_jax.processes.absorbing import Absorbing, reveal_probs, reveal_rate
 from sedd_jax.processes.absorbing_uniform import AbsorbingUniform
 from sedd_jax.processes.base import (
   Relaxing,
@@ -38,4 +38,6 @@ __all__ = [
   'log_posterior',
   'posterior',
   'rates',
+  'reveal_probs',
+  'reveal_rate',
 ]

@@ -11,6 +11,57 @@ from sedd_jax.core import categorical, numerics, shapes
 from sedd_jax.processes import base
 
 
+def reveal_probs(
+  x_hat: Array,
+  alpha_bar_s: ArrayLike,
+  alpha_bar_t: ArrayLike,
+  final: ArrayLike = False,
+) -> Array:
+  """p(x_s = . | x_t = mask), each candidate revealed at its own rate.
+
+  Where tokens are masked by schedules of their own, the posterior of a
+  prediction is the mixture of those of the candidates v,
+
+    p(x_s = v | mask) = x̂_v (a_s^v - a_t^v) / (1 - a_t^v),  a = alpha_bar,
+
+  and what is left stays masked.
+
+  Args:
+    x_hat: `[..., vocab_size]`, probabilities of the clean symbol.
+    alpha_bar_s: shares of signal at s, broadcasting to x_hat.
+    alpha_bar_t: those at t, not above those at s.
+    final: whether s = 0, a bool that broadcasts to x_hat.
+
+  Returns:
+    `[..., vocab_size + 1]`, the mask last.
+
+  >>> print(reveal_probs(jnp.array([0.5, 0.5]), jnp.array([1.0, 0.5]), 0.5))
+  [0.5 0.  0.5]
+  """
+  x_hat = numerics.as_float(x_hat)
+  s, t = (jnp.asarray(a, x_hat.dtype) for a in (alpha_bar_s, alpha_bar_t))
+  rate = reveal_rate(s, t, final)
+  revealed = x_hat * rate
+  stays = jnp.sum(x_hat * (1 - rate), axis=-1, keepdims=True)
+  return jnp.concatenate(
+    [jnp.broadcast_to(revealed, x_hat.shape), stays], axis=-1
+  )
+
+
+def reveal_rate(
+  alpha_bar_s: Array, alpha_bar_t: Array, final: ArrayLike = False
+) -> Array:
+  """(alpha_bar_s - alpha_bar_t) / (1 - alpha_bar_t), of any shape.
+
+  Where alpha_bar_t is 1, and so nothing masked, it is 0, but 1 where `final`:
+  the data has no masks.
+  """
+  masked = 1 - alpha_bar_t
+  some = masked > 0
+  rate = (alpha_bar_s - alpha_bar_t) / jnp.where(some, masked, 1)
+  return jnp.where(some, rate, jnp.asarray(final, rate.dtype))
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Absorbing(base.Relaxing):

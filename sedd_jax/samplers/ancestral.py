@@ -92,6 +92,7 @@ def sample(
   start: Array | None = None,
   decoder: str = 'posterior',
   direct: bool = False,
+  reverse_fn: Callable[..., Array] | None = None,
   return_path: bool = False,
 ) -> Array:
   """Draws sequences by ancestral steps.
@@ -113,6 +114,9 @@ def sample(
       or 'x0' (the network's prediction of x_0); as in the bound.
     direct: the logits are those of x_{t-1} given x_t, not of x_0; all steps of
       the chain are then taken one by one.
+    reverse_fn: `(logits, x_t, s, t) -> weights [batch, length, num_states]` of
+      x_s in place of theta_post, s < t being scalar steps; the chain is then
+      taken to end at its prior.
     return_path: return every state, not the last one alone.
 
   Returns:
@@ -135,6 +139,24 @@ def sample(
   if decoder not in DECODERS:
     raise ValueError(f'unknown decoder {decoder!r}: use {", ".join(DECODERS)}')
   t, s = jnp.asarray(grid[:-1]), jnp.asarray(grid[1:])
+  if reverse_fn is not None:
+    reverse = reverse_fn
+
+    def chosen_fn(x, inputs):
+      s, t = inputs
+      return reverse(logits_fn(x, jnp.broadcast_to(t, shape[:1])), x, s, t)
+
+    return loop.reverse(
+      chosen_fn,
+      key,
+      shape,
+      (s, t),
+      process=process,
+      tokens=tokens,
+      given=given,
+      start=start,
+      return_path=return_path,
+    )
   level_t, level_s = schedule.level(t), schedule.level(s)
   if jumps_from_the_prior(process, schedule):
     t = jnp.concatenate([t[:1], t])

@@ -6,6 +6,7 @@ from sedd_jax.core import names
 from sedd_jax.systems import (
   autoregressive,
   d3pm,
+  diffusion_bert,
   masked_diffusion,
   multinomial,
   sedd,
@@ -23,6 +24,7 @@ SYSTEMS = {
   'sedd': sedd.make,
   'multinomial': multinomial.make,
   'd3pm': d3pm.make,
+  'diffusion_bert': diffusion_bert.make,
   'masked_diffusion': masked_diffusion.make,
   'autoregressive': autoregressive.make,
 }

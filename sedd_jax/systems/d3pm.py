@@ -4,6 +4,7 @@ p(x_{t-1} | x_t) = theta_post(x_t, x̂_0), eq. 4, for any noise on tokens; the
 loss is the variational bound, with a share of cross entropy where asked.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -68,7 +69,7 @@ def make(
       schedule = noise_schedules.StepTable(
         levels=schedule.level(np.arange(schedule.num_steps + 1))
       )
-      chain = chain._replace(schedule=schedule)
+      chain = dataclasses.replace(chain, schedule=schedule)
     noise = _learned_neighbors(config, data_info, chain, denoiser)
   return x0_chain.make(config, chain, denoiser, hybrid=hybrid, noise=noise)
 
@@ -103,7 +104,8 @@ def _learned_neighbors(
     }
 
   def chain_of(tables):
-    return chain._replace(
+    return dataclasses.replace(
+      chain,
       process=process.with_powers(tables['powers']),
       schedule=schedule.with_levels(tables['levels']),
     )

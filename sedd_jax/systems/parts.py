@@ -104,7 +104,10 @@ def make_chain(config: Any, data_info: Any) -> tuple[Any, Any]:
       process, data_info.token_counts(), config.schedule.num_steps
     )
     return process, make_schedule(config, noise_schedules.Steps, levels=levels)
-  schedule = make_schedule(config, noise_schedules.Steps)
+  counted = {}
+  if kind is noise_schedules.Spindle:
+    counted['counts'] = data_info.token_counts()
+  schedule = make_schedule(config, noise_schedules.Steps, **counted)
   offered = {}
   if isinstance(schedule, noise_schedules.StepBetas):
     offered['betas'] = schedule.betas_table()

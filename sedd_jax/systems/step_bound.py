@@ -4,8 +4,9 @@
 for the law that `samplers.ancestral` draws from with all of its steps.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ from sedd_jax.systems.base import Bound
 PARAMETRIZATIONS = ('x0', 'direct')
 
 
-class Chain(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Chain:
   """A chain in steps and how its network is read.
 
   Attributes:
@@ -41,8 +43,16 @@ class Chain(NamedTuple):
   decoder: str = 'posterior'
   parametrization: str = 'x0'
 
+  # The names of `eval.protocol`.
+  protocols: ClassVar[tuple[str, ...]] = ('bound',)
+
   def check(self) -> None:
-    """Raises ValueError for an unknown name."""
+    """Raises ValueError for an unknown name, or levels that are of tokens."""
+    if getattr(self.schedule, 'needs_tokens', False):
+      raise ValueError(
+        f'{type(self.schedule).__name__} gives every token a level of its own: '
+        'use system diffusion_bert'
+      )
     for kind, value, known in (
       ('decoder', self.decoder, ancestral.DECODERS),
       ('parametrization', self.parametrization, PARAMETRIZATIONS),
@@ -75,6 +85,20 @@ class Chain(NamedTuple):
       return nats
     plain = variational.decoder_nats(logits, x_0)
     return jnp.where(step[:, None] == 1, plain, nats)
+
+  def reverse_fn(self) -> Callable[..., Array] | None:
+    """What `samplers.ancestral` steps by in place of theta_post."""
+    return None
+
+  def distance_to_prior(self) -> float:
+    """Nats a token between the end of the chain and what is started from."""
+    return ancestral.distance_to_prior(self.process, self.schedule)
+
+  def loss_nats(
+    self, logits: Array, x_t: Array, x_0: Array, step: Array
+  ) -> Array:
+    """What training minimises at a step: its term of the bound."""
+    return self.step_nats(logits, x_t, x_0, step)
 
   def noisy(
     self, keys: Array, x_0: Array, step: Array, kept: Array | None = None

@@ -75,14 +75,14 @@ def make(
   """
   chain.check()
   parts.require_method(config, METHODS)
-  parts.require_protocol(config, ('bound',))
+  parts.require_protocol(config, chain.protocols)
   if config.eval.time_sampling == 'quadrature':
     raise ValueError(
       "eval.time_sampling='quadrature' is for continuous time: a chain in "
       'steps takes stratified or importance'
     )
   last = chain.schedule.num_steps
-  distance = ancestral.distance_to_prior(chain.process, chain.schedule)
+  distance = chain.distance_to_prior()
   if _FAR < distance < math.inf:
     raise ValueError(
       f'after {last} steps the noise is {distance:.3g} nats a token from the '
@@ -136,7 +136,7 @@ def make(
     def total(nats):
       return jnp.sum(jnp.where(counted, nats, 0), axis=-1)
 
-    nats = total(current.step_nats(logits, x_t, x_0, step))
+    nats = total(current.loss_nats(logits, x_t, x_0, step))
     tokens = jnp.sum(counted, axis=-1).astype(nats.dtype)
     objective, terms = weight * nats, {}
     if hybrid:
@@ -178,6 +178,7 @@ def make(
       start=start,
       decoder=chain.decoder,
       direct=direct,
+      reverse_fn=current.reverse_fn(),
       return_path=path,
     )
 
@@ -185,7 +186,7 @@ def make(
     options = requests.checked(request, METHODS, ('grid',), config.system.name)
     requests.require_even(options.get('grid', 'uniform'))
     ancestral.steps_of(last, request.steps, direct)
-    jump = ancestral.jumps_from_the_prior(chain.process, chain.schedule)
+    jump = distance == math.inf
 
     def of_batch(keys, tokens, given, start):
       return draw(

@@ -28,38 +28,51 @@ def traced_once(schedule, method, places):
   traces = []
 
   @jax.jit
-  def value(schedule, at):
+  def value(schedule):
     traces.append(1)
-    return method(schedule, at)
+    return [method(schedule, at) for at in places]
 
   copy = jax.tree.unflatten(
     jax.tree.structure(schedule), jax.tree.leaves(schedule)
   )
   assert copy == schedule
-  first, second = places
-  np.testing.assert_allclose(value(schedule, first), method(schedule, first))
-  value(copy, second)
+  for found, at in zip(value(schedule), places):
+    np.testing.assert_allclose(found, method(schedule, at), rtol=1e-6)
+  value(copy)
   assert len(traces) == 1
+
+
+def levels_of(schedule, steps):
+  """Levels after these steps, `[steps]`, or `[steps, tokens]` of tokens."""
+  steps = np.asarray(steps)
+  if not schedule.needs_tokens:
+    return schedule.level(steps)
+  tokens = jnp.tile(jnp.arange(len(schedule.measure)), (*steps.shape, 1))
+  return schedule.level(steps[..., None], tokens)
 
 
 @pytest.mark.parametrize('schedule', STEPS)
 class TestContractInSteps:
   def test_levels_increase_from_0(self, schedule):
-    levels = schedule.level(np.arange(schedule.num_steps + 1))
-    assert levels[0] == 0 and np.all(np.diff(levels) > 0)
+    levels = levels_of(schedule, np.arange(schedule.num_steps + 1))
+    shares = np.exp(-levels)
+    assert np.all(levels[0] == 0) and np.all(np.diff(shares, axis=0) <= 0)
+    if not schedule.needs_tokens:
+      assert np.all(np.diff(levels) > 0)
 
   def test_ends_near_the_prior(self, schedule):
-    assert np.exp(-schedule.level(schedule.num_steps)) < 0.01
+    assert np.all(np.exp(-levels_of(schedule, schedule.num_steps)) < 0.01)
 
   def test_any_shape(self, schedule):
     steps = jnp.full((2, 3), 1)
-    assert schedule.level(steps).shape == (2, 3)
-    assert (
-      schedule.level(1).shape == () and schedule.level(1).dtype == 'float32'
-    )
+    tokens = jnp.zeros((2, 3), jnp.int32)
+    assert schedule.level(steps, tokens).shape == (2, 3)
+    alone = schedule.level(1, tokens[0])
+    assert alone.shape == (3,) * schedule.needs_tokens
+    assert alone.dtype == 'float32'
 
   def test_passes_through_jit_by_value(self, schedule):
-    traced_once(schedule, lambda schedule, at: schedule.level(at), (2, 1))
+    traced_once(schedule, levels_of, (2, 1))
 
 
 @pytest.mark.parametrize('steps', [10, 100, 1000, 4000])
@@ -231,3 +244,81 @@ def test_a_schedule_that_lacks_a_method_is_an_error():
 
   with pytest.raises(TypeError, match='abstract'):
     Half()
+
+
+def of_golden_counts(**how):
+  """The fixture's H, which counts nothing in addition, put in by hand."""
+  golden = golden_numbers.load('diffusion_bert')
+  schedule = noise_schedules.Spindle(
+    golden['word_counts'], num_steps=8, strength=0.3, mean='sentence', **how
+  )
+  return golden, schedule
+
+
+def test_golden_spindle_of_the_paper(x64):
+  golden, schedule = of_golden_counts()
+  counts = golden['word_counts']
+  with np.errstate(divide='ignore'):
+    measure = -np.log(counts / counts.sum())
+  schedule = schedule.tree_unflatten(
+    schedule.tree_flatten()[1], (np.where(counts > 0, measure, 0), 0.0)
+  )
+  x_0 = jnp.asarray(golden['x0'])
+  shares = np.stack([np.exp(-schedule.level(t, x_0)) for t in range(9)])
+  np.testing.assert_allclose(
+    shares, golden['paper_alphabar_monotone'], rtol=1e-9, atol=1e-15
+  )
+  # Of a very frequent token, whose share would rise above 1.
+  extreme = schedule.tree_unflatten(
+    schedule.tree_flatten()[1], (golden['extreme_H'][0], 0.0)
+  )
+  tokens = jnp.arange(5)[None]
+  shares = np.stack([np.exp(-extreme.level(t, tokens)) for t in range(9)])
+  np.testing.assert_allclose(
+    shares, golden['extreme_monotone'], rtol=1e-9, atol=1e-15
+  )
+  # Each step takes the same share of the information, before it is clipped.
+  kept = golden['paper_alphabar_raw'] * golden['paper_H']
+  kept = kept.sum(-1) / golden['paper_H'].sum(-1)
+  np.testing.assert_allclose(
+    kept, np.tile(1 - np.arange(9)[:, None] / 8, 2), atol=1e-12
+  )
+
+
+def test_golden_spindle_of_the_code():
+  golden, schedule = of_golden_counts(form='code')
+  expected = golden['code_wf_norm'].copy()
+  found = schedule.measure.copy()
+  # The reference zeroes the padding's entry after it took the maximum.
+  found[0] = 0
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  x_0 = jnp.asarray(golden['x0'])
+  shares = np.stack([np.exp(-schedule.level(t, x_0)) for t in range(9)])
+  np.testing.assert_allclose(
+    shares, golden['code_alphabar'], rtol=1e-5, atol=1e-8
+  )
+
+
+def test_the_spindle_keeps_information_evenly(x64):
+  """Over the corpus, where nothing is clipped: sum a H / sum H = 1 - t / T."""
+  counts = np.array([400.0, 300.0, 250.0, 200.0])
+  schedule = noise_schedules.Spindle(counts, num_steps=16, strength=0.2)
+  information = counts * schedule.measure
+  for step in range(17):
+    kept = schedule.alpha_bars(step) @ information / information.sum()
+    assert kept == pytest.approx(1 - step / 16, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  [
+    (dict(counts=[0, 0]), 'counts must be those of a text'),
+    (dict(num_steps=1), 'num_steps must be at least 2, not 1'),
+    (dict(strength=-1.0), 'strength must be at least 0'),
+    (dict(form='formula'), "unknown form 'formula'"),
+    (dict(mean='batch'), "unknown mean 'batch': use corpus, sentence"),
+  ],
+)
+def test_bad_spindles(changes, told):
+  with pytest.raises(ValueError, match=told):
+    noise_schedules.Spindle(**{'counts': [3, 1], **changes})

@@ -1,0 +1,270 @@
+"""DiffusionBERT: the original's numbers, and a bound that is one."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sedd_jax as sj
+from sedd_jax import systems
+from sedd_jax.losses import variational
+from sedd_jax.noise_schedules import Spindle
+from sedd_jax.samplers import ancestral
+from sedd_jax.systems import step_bound
+from sedd_jax.systems.diffusion_bert import SpindleChain
+from tests import golden_numbers, oracles
+from tests.systems import small
+
+PROCESS = sj.processes.Absorbing(vocab_size=2)
+
+
+def test_golden_losses_of_the_code(x64):
+  """Its KL by the base transition and the true token's schedule."""
+  golden = golden_numbers.load('diffusion_bert')
+  process = sj.processes.Absorbing(vocab_size=11)
+  x_0 = jnp.asarray(golden['x0'])
+  for name, shares in (
+    ('code', golden['code_alphabar'].astype(float)),
+    ('abs', np.tile((1 - np.arange(9) / 8)[:, None, None], (1, 2, 6))),
+  ):
+    found = [
+      variational.base_transition_nats(
+        jnp.asarray(golden['x0_logits'][t], float),
+        jnp.asarray(golden['xt'][t]),
+        x_0,
+        -np.log(shares[t]),
+        1 / (8 - t),
+        process=process,
+      ).sum()
+      for t in range(8)
+    ]
+    np.testing.assert_allclose(found, golden[f'loss_base_{name}'], rtol=1e-5)
+
+
+def test_golden_weighted_cross_entropy(x64):
+  """What is trained on: cross entropy by the true token's rate."""
+  golden = golden_numbers.load('diffusion_bert')
+  process = sj.processes.Absorbing(vocab_size=11)
+  with np.errstate(divide='ignore'):
+    levels = -np.log(np.maximum(golden['paper_alphabar_clipped'], 0))
+  x_0 = jnp.asarray(golden['x0'])
+  for t in range(1, 9):
+    nats = variational.step_nats(
+      jnp.asarray(golden['x0_logits'][t - 1][..., :11], float),
+      jnp.asarray(golden['xt'][t - 1]),
+      x_0,
+      levels[t - 1],
+      levels[t],
+      process=process,
+    )
+    np.testing.assert_allclose(
+      nats,
+      golden['recommended_weighted_ce'][t - 1],
+      rtol=1e-6,
+      atol=1e-9,
+    )
+
+
+def spindle(measure, **how):
+  """With these measures and a mean of 1 in place of those of a text."""
+  how = {'num_steps': 4, 'strength': 0.3, **how}
+  made = Spindle(np.ones(len(measure)), **how)
+  leaves = np.asarray(measure, float), 1.0
+  return made.tree_unflatten(made.tree_flatten()[1], leaves)
+
+
+def test_the_strict_bound_of_one_token_is_its_entropy(x64):
+  """And that by the true token's rate is below it: no bound."""
+  law, deviations = np.array([0.3, 0.7]), np.array([0.4, -0.6])
+  schedule = spindle(1 / (1 - deviations), num_steps=8)
+  chain = SpindleChain(PROCESS, schedule)
+  shares = np.stack([schedule.alpha_bars(t) for t in range(9)])
+  x_0, x_t = jnp.array([[0], [1]]), jnp.array([[2], [2]])
+  strict = loose = 0.0
+  for t in range(1, 9):
+    hidden = law * (1 - shares[t])
+    logits = jnp.tile(jnp.log(hidden / hidden.sum()), (2, 1, 1))
+    step = jnp.full(2, t)
+    strict += hidden @ chain.step_nats(logits, x_t, x_0, step)[:, 0]
+    loose += hidden @ chain.loss_nats(logits, x_t, x_0, step)[:, 0]
+  entropy = -law @ np.log(law)
+  assert strict == pytest.approx(entropy, rel=1e-9)
+  assert loose == pytest.approx(0.601413, abs=1e-6) and loose < entropy
+
+
+class Enumerated:
+  """Two tokens of two symbols, by plain numpy."""
+
+  def __init__(self, schedule, seed=0):
+    self.steps = schedule.num_steps
+    with jax.enable_x64(True):
+      self.shares = np.stack(
+        [np.asarray(schedule.alpha_bars(t)) for t in range(self.steps + 1)]
+      )
+    self.states = oracles.states(3, 2)
+    self.data = oracles.states(2, 2)
+    rng = np.random.default_rng(seed)
+    self.x_hat = rng.dirichlet(np.ones(2), size=(self.steps + 1, 9, 2))
+
+  def rate(self, s, t):
+    return (self.shares[s] - self.shares[t]) / (1 - self.shares[t])
+
+  def reverse(self, t):
+    """p(x_(t-1) | x_t) on sequences."""
+    rows = np.zeros((9, 2, 3))
+    for place, (state, position) in enumerate(
+      itertools.product(range(9), range(2))
+    ):
+      del place
+      symbol = self.states[state, position]
+      if symbol < 2:
+        rows[state, position, symbol] = 1
+      else:
+        revealed = self.x_hat[t, state, position] * self.rate(t - 1, t)
+        rows[state, position] = [*revealed, 1 - revealed.sum()]
+    return oracles.product_kernel(rows)
+
+  def law(self):
+    probs = np.eye(9)[8]
+    for t in range(self.steps, 0, -1):
+      probs = probs @ self.reverse(t)
+    return probs[oracles.index_of(self.data, 3)]
+
+  def bound(self):
+    """E over x_1..x_T of sum_t KL(q(x_(t-1) | x_t, x_0) || p), by sequence."""
+    total = np.zeros(4)
+    for index, x_0 in enumerate(self.data):
+      for t in range(1, self.steps + 1):
+        p = self.reverse(t)
+        for state, x_t in enumerate(self.states):
+          if not all(a in (b, 2) for a, b in zip(x_t, x_0)):
+            continue
+          keep = self.shares[t][x_0]
+          weight = np.prod(np.where(x_t == 2, 1 - keep, keep))
+          own = self.rate(t - 1, t)[x_0]
+          rows = np.zeros((1, 2, 3))
+          for position in range(2):
+            if x_t[position] < 2:
+              rows[0, position, x_t[position]] = 1
+            else:
+              rows[0, position, x_0[position]] = own[position]
+              rows[0, position, 2] = 1 - own[position]
+          q = oracles.product_kernel(rows)[0]
+          some = q > 0
+          total[index] += weight * np.sum(
+            q[some] * np.log(q[some] / p[state][some])
+          )
+    return total
+
+
+def logits_fn_of(space):
+  table = jnp.asarray(space.x_hat, jnp.float32)
+
+  def logits_fn(x_t, step):
+    return jnp.log(table[step, x_t[:, 0] * 3 + x_t[:, 1]])
+
+  return logits_fn
+
+
+def test_the_bound_is_the_enumerated_one_and_above_the_law():
+  schedule = spindle([1.5, 0.7])
+  space = Enumerated(schedule)
+  exact = space.bound()
+  assert np.all(exact + np.log(space.law()) > -1e-12)
+  repeats = 3000
+  x_0 = jnp.asarray(np.repeat(space.data, repeats, axis=0), jnp.int32)
+  chain = SpindleChain(PROCESS, schedule)
+  result = jax.jit(
+    lambda key, x_0: step_bound.bound(
+      logits_fn_of(space),
+      key,
+      x_0,
+      chain=chain,
+      index=jnp.arange(len(x_0)),
+      points=3,
+    )
+  )(jax.random.key(0), x_0)
+  nats = np.asarray(result.nats, float).reshape(4, repeats)
+  error = nats.std(axis=1) / np.sqrt(repeats)
+  assert np.all(np.abs(nats.mean(axis=1) - exact) < 4.5 * error)
+  assert np.all(error < 0.05)
+
+
+def test_draws_have_the_enumerated_law():
+  schedule = spindle([1.5, 0.7])
+  space = Enumerated(schedule)
+  chain = SpindleChain(PROCESS, schedule)
+  tokens = jax.jit(
+    lambda key: ancestral.sample(
+      logits_fn_of(space),
+      key,
+      (20_000, 2),
+      process=PROCESS,
+      schedule=schedule,
+      reverse_fn=chain.reverse_fn(),
+    )
+  )(jax.random.key(0))
+  counts = np.bincount(oracles.index_of(np.asarray(tokens), 2), minlength=4)
+  law = space.law()
+  assert law.sum() == pytest.approx(1)
+  assert oracles.chi_square_pvalue(counts, law) > 1e-4
+  wrong = Enumerated(schedule, seed=1).law()
+  assert oracles.chi_square_pvalue(counts, 0.85 * law + 0.15 * wrong) < 1e-4
+
+
+def test_reveal_probs_is_the_rate_of_each_candidate():
+  x_hat = jnp.array([0.2, 0.5, 0.3])
+  s, t = jnp.array([1.0, 0.9, 0.6]), jnp.array([1.0, 0.5, 0.6])
+  probs = sj.processes.reveal_probs(x_hat, s, t)
+  np.testing.assert_allclose(probs, [0, 0.5 * 0.8, 0, 0.2 + 0.1 + 0.3])
+  # The data has no masks.
+  last = sj.processes.reveal_probs(x_hat, jnp.ones(3), t, True)
+  np.testing.assert_allclose(last, [0.2, 0.5, 0.3, 0], atol=1e-7)
+
+
+def system_of(**changes):
+  fields = {'schedule__name': 'spindle', **changes}
+  return small.made(small.in_steps('diffusion_bert', 6, **fields))
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {},
+    {'schedule__args__mean': 'sentence', 'eval__protocol': 'loose'},
+    {'schedule__args__form': 'code', 'eval__protocol': 'diffusion_bert'},
+  ],
+)
+def test_loss_bound_and_samples(changes):
+  system = system_of(**changes)
+  params, aux = small.started(system)
+  batch = small.batch_of(16)
+  loss = jax.jit(system.loss)(params, aux, jax.random.key(0), batch)
+  bound = jax.jit(system.bound)(params, aux, jax.random.key(1), batch)
+  assert np.isfinite(loss.nats).all() and np.isfinite(bound.nats).all()
+  assert loss.terms.keys() == {'bound'}
+  request = systems.Request(
+    length=6, seeds=range(3), method='ancestral', steps=3
+  )
+  samples = system.sample(params, aux, request)
+  assert samples.calls == 3 and samples.tokens.max() < small.VOCAB
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  [
+    (dict(process__name='uniform'), 'diffusion_bert: use absorbing'),
+    (dict(schedule__name='step_betas'), 'diffusion_bert: use spindle'),
+    (dict(schedule__args__mean='sentence'), 'has no strict bound'),
+    (dict(eval__protocol='loose'), "is for schedule.args.mean='sentence'"),
+    (dict(eval__protocol='mdlm'), 'use bound, loose, diffusion_bert'),
+    (dict(system__args__floor=0.7), r'floor must be in \(0, 0.5\)'),
+    (dict(system__args__hybrid=-1.0), 'hybrid must be at least 0'),
+    (dict(system__name='d3pm'), 'use system diffusion_bert'),
+  ],
+)
+def test_mistakes(changes, told):
+  with pytest.raises(ValueError, match=told):
+    system_of(**changes)
