@@ -18,8 +18,8 @@ def rate_matrix(name, num_states):
       num_states
     )
   if name == 'absorbing_uniform':
-    # The share of the mask that the example of that size has.
-    share = {2: 0.9, 5: 0.3}[num_states]
+    # The share of the mask that the example has.
+    share = 0.3
     prior = np.append(
       np.full(num_states - 1, (1 - share) / (num_states - 1)), share
     )

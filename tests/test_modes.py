@@ -148,7 +148,7 @@ def test_a_system_that_cannot_is_told(
 
 
 def test_validation_while_training_is_on_the_validation_split(
-  trained, monkeypatch
+  copied, monkeypatch
 ):
   """Whatever split is evaluated in the end: a test split stays unseen."""
 
@@ -156,14 +156,14 @@ def test_validation_while_training_is_on_the_validation_split(
     pass
 
   def reached(*args, evaluate_fn, **options):
-    run = sj.load_run(trained)
+    run = sj.load_run(copied)
     raise Reached(evaluate_fn(run.params, run.aux, 20))
 
   monkeypatch.setattr(loop, 'train', reached)
-  config = config_checks.from_json((trained / 'config.json').read_text())
+  config = config_checks.from_json((copied / 'config.json').read_text())
   config.eval.split = 'train'
   with pytest.raises(Reached) as error:
-    modes.train(flags.Command(config, trained, 'train', {}))
+    modes.train(flags.Command(config, copied, 'train', {}))
   (validation,) = error.value.args
   assert validation['split'] == 'validation' and validation['step'] == 20
   assert validation['num_sequences'] == tiny.VALIDATION_SEQUENCES

@@ -207,7 +207,9 @@ class NearestNeighbor(tabulated.Products):
   def examples(cls) -> tuple['NearestNeighbor', ...]:
     """Instances for the contract tests."""
     embeddings = np.random.default_rng(0).standard_normal((6, 3))
-    return (cls(vocab_size=6, embeddings=embeddings, k=2, finest=0.01),)
+    return (
+      cls(vocab_size=6, embeddings=embeddings, k=2, finest=0.1, furthest=10.0),
+    )
 
   def with_powers(self, powers: ArrayLike) -> 'NearestNeighbor':
     """The same with other tables, also in traced code; unchecked."""

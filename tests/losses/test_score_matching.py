@@ -349,6 +349,7 @@ def test_dwdse_is_rate_times_the_sum():
   np.testing.assert_allclose(loss, schedule.rate(t) * nats.sum(-1), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_dwdse_draws_low_discrepancy_times_above_t_min():
   process = sj.processes.Uniform(vocab_size=5)
   schedule = sj.noise_schedules.Geometric()

@@ -241,6 +241,7 @@ def test_gradients_are_finite_where_the_network_excludes_symbols(process, t):
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_float32_follows_float64_over_a_thousand_steps():
   rng = np.random.default_rng(0)
   process = sj.processes.Uniform(vocab_size=27)

@@ -286,6 +286,7 @@ def test_unrolled_layers_leave_no_loop_in_the_program(tiny):
   assert loops(True) > 0
 
 
+@pytest.mark.slow
 def test_rematerialisation_saves_memory():
   model = DiffusionTransformer(
     num_states=9, hidden_size=32, num_layers=6, num_heads=2, cond_size=8
@@ -339,6 +340,7 @@ def test_padding_at_the_end_equals_a_shorter_sequence(tiny):
   np.testing.assert_allclose(padded[:, :4], short, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_row_without_valid_positions_is_finite(tiny, dtype):
   model, params, x_t, sigma = tiny
@@ -422,6 +424,7 @@ def test_small_noise_levels_are_told_apart_in_bfloat16(tiny):
 # Dropout.
 
 
+@pytest.mark.slow
 def test_dropout_of_an_example_does_not_depend_on_the_batch(tiny):
   model, params, x_t, sigma = tiny
   model = dataclasses.replace(model, dropout=0.5)

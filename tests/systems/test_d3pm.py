@@ -60,6 +60,7 @@ def test_the_loss_is_unbiased_for_the_bound_without_its_prior(noise):
   assert error < 0.05 * float(expected.mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('noise', NOISES[1:2])
 def test_hybrid_adds_a_share_of_cross_entropy(noise):
   params, aux = small.started(system_of(**noise))
@@ -77,7 +78,17 @@ def test_hybrid_adds_a_share_of_cross_entropy(noise):
   np.testing.assert_allclose(more.nats - plain.nats, 2 * added, rtol=1e-2)
 
 
-@pytest.mark.parametrize('noise', NOISES + BEYOND)
+@pytest.mark.parametrize(
+  'noise',
+  [
+    NOISES[1],
+    BEYOND[2],
+    *(
+      pytest.param(noise, marks=pytest.mark.slow)
+      for noise in [NOISES[0], *NOISES[2:], *BEYOND[:2], *BEYOND[3:]]
+    ),
+  ],
+)
 def test_samples_are_data(noise):
   system = system_of(**noise)
   params, aux = small.started(system)

@@ -18,8 +18,9 @@ def system_of(**changes):
   return small.made(small.config_of(**{**fields, **changes}))
 
 
-@pytest.mark.parametrize('timed', [False, True])
-@pytest.mark.parametrize('schedule', ['log_linear', 'cosine'])
+@pytest.mark.parametrize(
+  'schedule, timed', [('log_linear', False), ('cosine', True)]
+)
 def test_the_bound_is_that_of_sedd_for_the_scores(schedule, timed):
   """The equivalence itself, term by term, on the same noise."""
   system = system_of(
@@ -76,7 +77,10 @@ def test_the_papers_protocol_is_the_integral_alone():
   )
 
 
-@pytest.mark.parametrize('schedule', ['log_linear', 'polynomial'])
+@pytest.mark.parametrize(
+  'schedule',
+  [pytest.param('log_linear', marks=pytest.mark.slow), 'polynomial'],
+)
 def test_draws_have_the_law_of_the_chain(schedule):
   """Of a network on two tokens of two symbols, by enumeration."""
   info = type('Info', (), {'vocab_size': 2})

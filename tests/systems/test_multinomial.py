@@ -90,6 +90,7 @@ def test_the_loss_is_unbiased_for_the_bound_without_its_prior(
   assert gap.std() / np.sqrt(len(gap)) < 0.05 * float(expected.mean())
 
 
+@pytest.mark.slow
 def test_history_follows_training_and_times_the_bound():
   system = system_of()
   params, aux = jax.jit(system.init)(jax.random.key(0))
