@@ -17,6 +17,11 @@ from sedd_jax.systems import base, parts, requests
 METHODS = ('autoregressive',)
 
 
+def examples() -> tuple[dict[str, Any], ...]:
+  """Fields of configs for the contract tests."""
+  return ({'sampling.method': 'autoregressive'},)
+
+
 def make(config: Any, data_info: Any) -> base.System:
   """The system of a config, for data with a vocabulary.
 

@@ -23,6 +23,19 @@ from sedd_jax.systems import base, parts, step_bound, x0_chain
 from sedd_jax.systems import denoiser as denoiser_lib
 
 
+def examples() -> tuple[dict[str, Any], ...]:
+  """Fields of configs for the contract tests."""
+  learned = {
+    'process.name': 'nearest_neighbor',
+    'process.args.k': 2,
+    'process.args.finest': 0.01,
+    'process.args.furthest': 10.0,
+    'schedule.name': 'mutual_information',
+    'training.refresh_every': 5,
+  }
+  return step_bound.EXAMPLE, {**step_bound.EXAMPLE, **learned}
+
+
 def make(
   config: Any,
   data_info: Any,

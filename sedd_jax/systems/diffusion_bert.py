@@ -132,6 +132,11 @@ class SpindleChain(step_bound.Chain):
     return weights
 
 
+def examples() -> tuple[dict[str, Any], ...]:
+  """Fields of configs for the contract tests."""
+  return ({**step_bound.EXAMPLE, 'schedule.name': 'spindle'},)
+
+
 def make(
   config: Any,
   data_info: Any,

@@ -30,6 +30,11 @@ from sedd_jax.systems import denoiser as denoiser_lib
 METHODS = ('ancestral',)
 
 
+def examples() -> tuple[dict[str, Any], ...]:
+  """Fields of configs for the contract tests."""
+  return ({'sampling.method': 'ancestral'},)
+
+
 def make(
   config: Any,
   data_info: Any,

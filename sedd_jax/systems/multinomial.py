@@ -19,6 +19,11 @@ from sedd_jax.systems import denoiser as denoiser_lib
 TASKS = ('spellcheck',)
 
 
+def examples() -> tuple[dict[str, Any], ...]:
+  """Fields of configs for the contract tests."""
+  return ({'process.name': 'uniform', **step_bound.EXAMPLE},)
+
+
 def make(
   config: Any,
   data_info: Any,

@@ -17,6 +17,12 @@ from sedd_jax.processes import base as process_base
 from sedd_jax.systems import base, parts, requests, score_bound, time_proposal
 
 
+def examples() -> tuple[dict[str, Any], ...]:
+  """Fields of configs for the contract tests."""
+  uniform = {'process.name': 'uniform', 'schedule.name': 'geometric'}
+  return {}, uniform
+
+
 def make(config: Any, data_info: Any) -> base.System:
   """The system of a config, for data with a vocabulary.
 

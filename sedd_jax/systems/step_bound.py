@@ -21,6 +21,13 @@ from sedd_jax.samplers import ancestral
 from sedd_jax.systems import parts, time_proposal
 from sedd_jax.systems.base import Bound
 
+# Fields of a small chain in steps, for the systems' contract tests.
+EXAMPLE = {
+  'schedule.name': 'step_betas',
+  'schedule.num_steps': 6,
+  'sampling.method': 'ancestral',
+}
+
 # How the network's logits are read.
 PARAMETRIZATIONS = ('x0', 'direct')
 

@@ -25,6 +25,15 @@ def config_of(**changes):
   return config
 
 
+def example_of(fields):
+  """The config of one of a system's examples, a dict of dotted fields."""
+  return config_of(
+    sampling__steps=4,
+    eval__points=2,
+    **{path.replace('.', '__'): value for path, value in fields.items()},
+  )
+
+
 def in_steps(name, num_steps, **changes):
   """The config of a system whose chain has so many steps."""
   fields = {

@@ -78,17 +78,8 @@ def test_hybrid_adds_a_share_of_cross_entropy(noise):
   np.testing.assert_allclose(more.nats - plain.nats, 2 * added, rtol=1e-2)
 
 
-@pytest.mark.parametrize(
-  'noise',
-  [
-    NOISES[1],
-    BEYOND[2],
-    *(
-      pytest.param(noise, marks=pytest.mark.slow)
-      for noise in [NOISES[0], *NOISES[2:], *BEYOND[:2], *BEYOND[3:]]
-    ),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('noise', NOISES + BEYOND)
 def test_samples_are_data(noise):
   system = system_of(**noise)
   params, aux = small.started(system)

@@ -106,18 +106,6 @@ def test_history_follows_training_and_times_the_bound():
   )
 
 
-def test_samples_are_those_of_single_requests():
-  system = system_of()
-  params, aux = jax.jit(system.init)(jax.random.key(0))
-  request = systems.Request(
-    length=6, seeds=[3, 4, 5], method='ancestral', steps=4, batch_size=2
-  )
-  together = system.sample(params, aux, request)
-  alone = system.sample(params, aux, dataclasses.replace(request, seeds=[5]))
-  assert together.tokens.shape == (3, 6) and together.calls == 4
-  np.testing.assert_array_equal(together.tokens[2], alone.tokens[0])
-
-
 @pytest.mark.parametrize(
   'changes, message',
   [
