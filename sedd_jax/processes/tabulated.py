@@ -344,7 +344,7 @@ class Tabulated(Products):
         [0.0, 0.0, 0.0, 1.0],
       ]
     )
-    return (Tabulated(vocab_size=3, matrices=[masked] * 11),)
+    return (Tabulated(vocab_size=3, matrices=[masked] * 5),)
 
   @property
   def num_states(self) -> int:

@@ -35,9 +35,19 @@ def at(process, *levels):
   return levels if len(levels) > 1 else levels[0]
 
 
+@jax.jit
+def forward(process, x, start, stop):
+  return process.forward(x, start, stop)
+
+
+posterior = jax.jit(sj.posterior)
+log_posterior = jax.jit(sj.log_posterior)
+
+
 def dense(process, start, stop):
-  start, stop = at(process, start, stop)
-  return np.array(process.forward(all_tokens(process), start, stop))
+  # Compiled once a process, and not operation by operation.
+  levels = map(jnp.asarray, at(process, start, stop))
+  return np.array(forward(process, all_tokens(process), *levels))
 
 
 @pytest.mark.parametrize('process', EXAMPLES)
@@ -94,7 +104,7 @@ class TestContract:
     joint = to_s[x_0] * to_t[:, x_t].transpose(1, 2, 0)
     total = joint.sum(-1, keepdims=True)
     bayes = np.where(total > 0, joint / np.where(total > 0, total, 1), 0)
-    got = sj.posterior(
+    got = posterior(
       process, jnp.asarray(x_t), jnp.asarray(x_0), *at(process, s, t)
     )
     np.testing.assert_allclose(got, bayes, rtol=1e-10, atol=1e-15)
@@ -108,12 +118,12 @@ class TestContract:
     joint = padded @ dense(process, 0.0, 0.3)
     joint = joint * dense(process, 0.3, 0.9)[:, x_t].T
     joint = joint / joint.sum(-1, keepdims=True)
-    got = sj.posterior(
+    got = posterior(
       process, jnp.asarray(x_t), jnp.asarray(x_hat), *at(process, 0.3, 0.9)
     )
     np.testing.assert_allclose(got, joint, rtol=1e-10)
     logits = jnp.log(x_hat) + 3.0
-    log_got = sj.log_posterior(
+    log_got = log_posterior(
       process, jnp.asarray(x_t), logits, *at(process, 0.3, 0.9)
     )
     np.testing.assert_allclose(np.exp(log_got), joint, rtol=1e-10)
@@ -252,7 +262,7 @@ def test_gradient_of_log_posterior_where_x_t_is_impossible(process):
     wanted = jnp.isfinite(logs).at[:, 0].set(False)
     return jnp.sum(jnp.where(wanted, logs, 0))
 
-  slope = jax.grad(total)(jnp.zeros((1, 2, process.vocab_size)))
+  slope = jax.jit(jax.grad(total))(jnp.zeros((1, 2, process.vocab_size)))
   assert np.all(np.isfinite(slope))
 
 

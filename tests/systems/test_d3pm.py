@@ -79,7 +79,8 @@ def test_hybrid_adds_a_share_of_cross_entropy(noise):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('noise', NOISES + BEYOND)
+# Further noises are in the contract tests.
+@pytest.mark.parametrize('noise', [NOISES[2], BEYOND[0], *BEYOND[3:]])
 def test_samples_are_data(noise):
   system = system_of(**noise)
   params, aux = small.started(system)
