@@ -504,7 +504,7 @@ def load(config: Any, workdir: str | os.PathLike, *, read: bool = True) -> Run:
   Raises:
     ValueError: neither a checkpoint nor init_from.
   """
-  experiment = Experiment(config, read=read)
+  experiment = Experiment(config, read=read, workdir=workdir)
   if config.init_from and not has_checkpoint(workdir):
     params, step = experiment.initial_params(), 0
     aux = jax.jit(experiment.system.init)(jax.random.key(config.seed))[1]
