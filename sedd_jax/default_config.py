@@ -71,12 +71,14 @@ FIELDS: dict[str, Field] = {
     True,
   ),
   'schedule.eps': Field(
-    1e-3, 'log_linear: share of clean tokens at t = 1.', 'in (0, 1)'
+    1e-3,
+    'log_linear, cosine, polynomial: share of clean tokens at t = 1.',
+    'in (0, 1)',
   ),
   'schedule.sigma_min': Field(1e-4, 'geometric: total noise at t = 0.', '> 0'),
   'schedule.sigma_max': Field(20.0, 'geometric: total noise at t = 1.', '> 0'),
   'schedule.num_steps': Field(
-    1000, 'step_betas, mutual_information: steps of the chain.', '> 1'
+    1000, 'step_betas, mutual_information, spindle: steps of the chain.', '> 1'
   ),
   'schedule.betas': Field(
     'cosine',
@@ -244,8 +246,9 @@ FIELDS: dict[str, Field] = {
   ),
   'eval.protocol': Field(
     'bound',
-    'The whole bound, or by name what papers report: sedd, mdlm (the integral '
-    'alone), diffusion_bert (no bound), or loose (spindle by the sentence).',
+    'The whole bound, or by name what papers report: sedd and mdlm (the mean '
+    'of the integrand), diffusion_bert (no bound), loose (a spindle by the '
+    'sentence).',
     ('bound', 'sedd', 'mdlm', 'loose', 'diffusion_bert'),
   ),
   'eval.max_sequences': Field(

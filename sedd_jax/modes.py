@@ -27,7 +27,8 @@ def train(command: flags.Command) -> None:
   # compiles: a prompt that does not fit would else be told after the training.
   with _mistakes_told():
     runs.require_same(config, workdir)
-    experiment = runs.Experiment(config)
+    goes_on = workdir if runs.has_checkpoint(workdir) else None
+    experiment = runs.Experiment(config, workdir=goes_on)
     requests = _requests(experiment, free=True)
     experiment.dataset.tokens(config.eval.split)
     layout = parallel.make(config.training.parallelism)
@@ -260,7 +261,7 @@ def _requests(experiment: runs.Experiment, *, free: bool) -> list[_Asked]:
   texts = [(sampling.prompt, sampling.suffix)]
   if free and any(texts[0]):
     texts.insert(0, ('', ''))
-  return [
+  asked = [
     _Asked(
       experiment.request(
         sampling.num_samples, prompt=prompt, suffix=suffix, record_path=True
@@ -270,6 +271,10 @@ def _requests(experiment: runs.Experiment, *, free: bool) -> list[_Asked]:
     )
     for prompt, suffix in texts
   ]
+  if experiment.system.check_request is not None:
+    for one in asked:
+      experiment.system.check_request(one.request)
+  return asked
 
 
 def _drawn(

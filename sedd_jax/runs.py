@@ -77,14 +77,20 @@ class Experiment:
     )
     self.info = dataclasses.replace(info, token_counts=self._token_counts)
     self.system: System = systems.make(config, self.info)
+    if config.training.refresh_every and self.system.refresh is None:
+      raise ValueError(
+        f'training.refresh_every={config.training.refresh_every}: system '
+        f'{config.system.name!r} has nothing to refresh'
+      )
 
   def _token_counts(self) -> np.ndarray:
     """Occurrences of each token: of a file, of the stored run, or counted."""
     if self.counts is None:
       path: str | os.PathLike = self.config.data.statistics
-      if not path and self._workdir is not None:
+      # What a run was trained with stays, whatever became of the file.
+      if self._workdir is not None:
         stored = pathlib.Path(self._workdir) / statistics.FILE
-        path = stored if stored.is_file() else ''
+        path = stored if stored.is_file() else path
       size = self.info.vocab_size
       self.counts = (
         statistics.read(path, size)

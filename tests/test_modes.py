@@ -58,6 +58,16 @@ def test_what_is_sampled():
   assert asked(True, **suffix) == [('', ''), ('', 'b')]
 
 
+def test_a_request_that_a_system_refuses_is_told_before_it_trains():
+  with pytest.raises(ValueError, match='keeps the beginning of a text only'):
+    asked(
+      True,
+      system__name='autoregressive',
+      sampling__method='autoregressive',
+      sampling__suffix='b',
+    )
+
+
 def test_a_request_follows_the_config():
   experiment = described(
     seed=5,

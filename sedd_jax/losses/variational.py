@@ -113,9 +113,11 @@ def reveal_nats(
   def nats(q, p):
     """q log(q / p), 0 where q is."""
     some = q > 0
-    return jnp.where(some, q * jnp.log(jnp.where(some, q / p, 1)), 0)
+    log_q, log_p = (jnp.log(jnp.where(some, x, 1)) for x in (q, p))
+    return jnp.where(some, q * (log_q - log_p), 0)
 
-  total = nats(own, by_p) - own * of_own(log_x_hat) + nats(1 - own, stays)
+  revealed = jnp.where(own > 0, own * of_own(log_x_hat), 0)
+  total = nats(own, by_p) - revealed + nats(1 - own, stays)
   return jnp.where(masked, total, 0)
 
 

@@ -30,8 +30,8 @@ class StepTable(base.Steps):
 
   def __post_init__(self):
     levels = np.asarray(self.levels, np.float64)
-    if levels.ndim != 1 or len(levels) < 3:
-      raise ValueError('StepTable: levels must be those of 0, 1, 2, ... steps')
+    if levels.ndim != 1 or len(levels) < 2:
+      raise ValueError('StepTable: levels must be those of 0, 1, ... steps')
     if levels[0] != 0 or not (np.diff(levels) > 0).all():
       raise ValueError('StepTable: levels must increase from 0')
 

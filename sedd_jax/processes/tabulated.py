@@ -304,6 +304,13 @@ class Tabulated(Products):
     prior = np.full(vocab_size, 1 / vocab_size) if prior is None else prior
     prior = np.asarray(prior, np.float64)
     size = len(prior)
+    if not (prior >= 0).all() or abs(prior.sum() - 1) > 1e-6:
+      raise ValueError(f'{kind}: the prior is no distribution')
+    if not prior.all() and not (size > vocab_size and prior[-1] == 1):
+      raise ValueError(
+        f'{kind}: a prior without some symbol has to be all on the mask, the '
+        'last of vocab_size + 1 states'
+      )
     require_memory(
       kind,
       blocks_of(num_steps),

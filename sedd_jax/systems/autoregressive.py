@@ -77,7 +77,7 @@ def make(config: Any, data_info: Any) -> base.System:
   def bound(params, aux, key, batch):
     del aux, key
     nats, weight = totals(batch, token_nats(params, batch['tokens']))
-    return base.Bound(nats, weight, {'log_likelihood': nats})
+    return base.Bound(nats, weight, {'nll': nats})
 
   @jax.jit
   def draw(params, keys, tokens, given):
@@ -102,8 +102,7 @@ def make(config: Any, data_info: Any) -> base.System:
       given=given,
     )
 
-  def sample(params, aux, request):
-    del aux
+  def check_request(request):
     options = requests.checked(request, METHODS, ('grid',), config.system.name)
     requests.require_even(options.get('grid', 'uniform'))
     if request.start is not None:
@@ -114,6 +113,10 @@ def make(config: Any, data_info: Any) -> base.System:
         'system autoregressive keeps the beginning of a text only: no blank '
         'may stand before given text'
       )
+
+  def sample(params, aux, request):
+    del aux
+    check_request(request)
 
     def of_batch(keys, tokens, given, start):
       del start
@@ -126,4 +129,10 @@ def make(config: Any, data_info: Any) -> base.System:
 
     return requests.in_batches(of_batch, request, request.length)
 
-  return base.System(init=init, loss=loss, bound=bound, sample=sample)
+  return base.System(
+    init=init,
+    loss=loss,
+    bound=bound,
+    sample=sample,
+    check_request=check_request,
+  )

@@ -120,6 +120,8 @@ class System:
     bound: `(params, aux, key, batch) -> Bound`, or None where the system has no
       likelihood.
     sample: `(params, aux, request) -> Samples`, called on the host, or None.
+    check_request: `(request) -> None`, raises ValueError for one that `sample`
+      would refuse, before anything is trained; None where nothing can be amiss.
     prepare: `(seed, step, index, example) -> example`, host-side corruption, a
       pure function of its arguments, or None.
     tasks: further modes of `main`: `(params, aux, options, tokenizer) ->` a
@@ -136,6 +138,7 @@ class System:
   refresh: Callable[..., PyTree] | None = None
   bound: Callable[..., Bound] | None = None
   sample: Callable[..., Samples] | None = None
+  check_request: Callable[[Request], None] | None = None
   prepare: Callable[..., Any] | None = None
   tasks: Mapping[str, Callable[..., Any]] = dataclasses.field(
     default_factory=dict

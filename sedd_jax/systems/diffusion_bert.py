@@ -28,8 +28,8 @@ class SpindleChain(step_bound.Chain):
 
   Attributes:
     protocol: of `protocols`.
-    floor: under protocol 'loose', the least and 1 - floor the largest chance
-      that p reveals at a step that is not the last.
+    floor: under the mean of the sentence, p reveals with at least this share of
+      the chance 1/t, and hides with at least this share of 1 - 1/t.
   """
 
   protocol: str = 'bound'
@@ -68,7 +68,11 @@ class SpindleChain(step_bound.Chain):
     rate = reveal_rate(before, after, final)
     if self.spindle.mean == 'corpus':
       return rate
-    return jnp.where(final, 1, jnp.clip(rate, self.floor, 1 - self.floor))
+    # Where p's rate and that of the sentence part, neither may be without the
+    # other; 1/t is what all tokens have on average.
+    base = (t - s)[..., None, None] / jnp.maximum(t, 1)[..., None, None]
+    least, most = self.floor * base, 1 - self.floor * (1 - base)
+    return jnp.where(final, 1, jnp.clip(rate, least, most))
 
   def _levels(self, x_0: Array, step: Array) -> tuple[Array, Array]:
     """Levels of the true tokens before and after a step."""
@@ -85,9 +89,12 @@ class SpindleChain(step_bound.Chain):
       return variational.base_transition_nats(
         logits, x_t, x_0, s, beta[:, None], process=self.process
       )
-    own = reveal_rate(jnp.exp(-s), jnp.exp(-t), (step == 1)[:, None])
     masked = x_t == self.process.num_states - 1
     rate = self._rate(step - 1, step)
+    if self.spindle.mean == 'corpus':
+      # That of q is the true token's entry, to the last bit.
+      return variational.reveal_nats(logits, masked, x_0, rate)
+    own = reveal_rate(jnp.exp(-s), jnp.exp(-t), (step == 1)[:, None])
     return variational.reveal_nats(logits, masked, x_0, rate, own)
 
   def loss_nats(

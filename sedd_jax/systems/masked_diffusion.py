@@ -81,9 +81,21 @@ def make(
 def _in_steps(
   schedule: noise_schedules.Continuous, num_steps: int
 ) -> noise_schedules.StepTable:
-  """The levels at t = 0, 1/T, ..., 1."""
-  t = np.linspace(0, 1, num_steps + 1)
-  return noise_schedules.StepTable(levels=np.asarray(schedule.total(t)))
+  """The levels at t = 0, 1/T, ..., 1.
+
+  Raises:
+    ValueError: a schedule whose noise does not start at 0, or does not grow.
+  """
+  with jax.enable_x64(True):
+    t = np.linspace(0, 1, num_steps + 1)
+    levels = np.asarray(schedule.total(t), np.float64)
+  if levels[0] != 0:
+    raise ValueError(
+      f'schedule {type(schedule).__name__} has noise {levels[0]:.2g} at t = 0, '
+      'where masked diffusion starts from the data: use log_linear, cosine or '
+      'polynomial'
+    )
+  return noise_schedules.StepTable(levels=levels)
 
 
 def _continuous(
@@ -95,6 +107,7 @@ def _continuous(
   """The system in continuous time."""
   parts.require_method(config, METHODS)
   requests.require_even(config.sampling.grid)
+  _in_steps(schedule, config.sampling.steps)
   parts.require_protocol(config, masked_bound.PROTOCOLS)
   t_min, chunk = config.training.t_min, config.training.loss_chunk
 
@@ -176,10 +189,14 @@ def _continuous(
 
     return draw
 
-  def sample(params, aux, request):
-    del aux
+  def check_request(request):
     options = requests.checked(request, METHODS, ('grid',), config.system.name)
     requests.require_even(options.get('grid', 'uniform'))
+    _in_steps(schedule, request.steps)
+
+  def sample(params, aux, request):
+    del aux
+    check_request(request)
 
     def of_batch(*batch):
       return drawer(request.steps, request.record_path)(params, *batch)
@@ -193,5 +210,6 @@ def _continuous(
     update_aux=update_aux,
     bound=bound,
     sample=sample,
+    check_request=check_request,
     score_fn=score_fn,
   )

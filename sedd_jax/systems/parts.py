@@ -98,6 +98,14 @@ def make_chain(config: Any, data_info: Any) -> tuple[Any, Any]:
   kind = names.resolve(
     noise_schedules.SCHEDULES, config.schedule.name, 'schedule'
   )
+  noise = names.resolve(processes.PROCESSES, config.process.name, 'process')
+  if kind is not noise_schedules.StepBetas and names.accepted(
+    noise, {'betas': None}
+  ):
+    raise ValueError(
+      f'process.name {config.process.name!r} is built from betas: use '
+      'schedule.name=step_betas'
+    )
   if kind is noise_schedules.MutualInformation:
     process = make_process(config, size)
     levels = mutual_information.levels(

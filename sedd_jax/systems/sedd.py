@@ -138,11 +138,13 @@ def make(config: Any, data_info: Any) -> base.System:
       return_path=path,
     )
 
+  def check_request(request):
+    requests.checked(request, samplers.METHODS, ('grid', 'delta'), 'sedd')
+
   def sample(params, aux, request):
     del aux
-    options = requests.checked(
-      request, samplers.METHODS, ('grid', 'delta'), 'sedd'
-    )
+    check_request(request)
+    options = request.options
     grid = options.get('grid', 'uniform')
     delta = options.get('delta', config.eval.decoder_delta)
 
@@ -168,6 +170,7 @@ def make(config: Any, data_info: Any) -> base.System:
     update_aux=update_aux,
     bound=bound,
     sample=sample,
+    check_request=check_request,
     score_fn=lambda params, aux: log_score_fn(params),
     load_pretrained=functools.partial(
       _load_pretrained,

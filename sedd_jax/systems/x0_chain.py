@@ -182,10 +182,13 @@ def make(
       return_path=path,
     )
 
-  def sample(params, aux, request):
+  def check_request(request):
     options = requests.checked(request, METHODS, ('grid',), config.system.name)
     requests.require_even(options.get('grid', 'uniform'))
     ancestral.steps_of(last, request.steps, direct)
+
+  def sample(params, aux, request):
+    check_request(request)
     jump = distance == math.inf
 
     def of_batch(keys, tokens, given, start):
@@ -216,4 +219,5 @@ def make(
     refresh=refresh,
     bound=bound,
     sample=sample,
+    check_request=check_request,
   )

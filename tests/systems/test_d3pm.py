@@ -153,7 +153,7 @@ def test_neighbors_are_those_of_the_embeddings():
     ),
     (
       dict(GAUSSIAN, schedule__name='mutual_information'),
-      'needs betas',
+      'is built from betas: use schedule.name=step_betas',
     ),
   ],
 )

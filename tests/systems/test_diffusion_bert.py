@@ -192,6 +192,49 @@ def test_the_bound_is_the_enumerated_one_and_above_the_law():
   assert np.all(error < 0.05)
 
 
+@pytest.mark.parametrize('num_steps', [8, 1000])
+def test_the_loose_figure_is_strict_where_all_tokens_are_alike(num_steps, x64):
+  """With strength 0 there is one schedule, whatever the mean."""
+  chains = [
+    SpindleChain(
+      PROCESS,
+      spindle([1.5, 0.7], num_steps=num_steps, strength=0.0, mean=mean),
+      protocol=protocol,
+    )
+    for mean, protocol in (('corpus', 'bound'), ('sentence', 'loose'))
+  ]
+  step = jnp.arange(1, num_steps + 1)
+  x_0 = jnp.zeros((num_steps, 1), jnp.int32)
+  logits = jnp.log(jnp.tile(jnp.array([0.3, 0.7]), (num_steps, 1, 1)))
+  strict, loose = (
+    chain.step_nats(logits, jnp.full_like(x_0, 2), x_0, step)
+    for chain in chains
+  )
+  np.testing.assert_allclose(loose, strict, rtol=1e-9, atol=1e-12)
+  # And half of the masks are left halfway.
+  reverse = chains[1].reverse_fn()
+  stays = [
+    reverse(logits[:1], jnp.array([[2]]), jnp.array(t - 1), jnp.array(t))[
+      0, 0, -1
+    ]
+    for t in range(num_steps, num_steps // 2, -max(1, num_steps // 8))
+  ]
+  expected = [
+    1 - 1 / t for t in range(num_steps, num_steps // 2, -max(1, num_steps // 8))
+  ]
+  np.testing.assert_allclose(stays, expected, rtol=1e-9)
+
+
+def test_revealing_has_a_gradient_at_the_last_step():
+  masked, x_0 = jnp.array([[True]]), jnp.array([[0]])
+  slope = jax.grad(
+    lambda x: variational.reveal_nats(
+      x, masked, x_0, jnp.ones(2)[None, None]
+    ).sum()
+  )(jnp.zeros((1, 1, 2)))
+  np.testing.assert_allclose(slope, [[[-0.5, 0.5]]])
+
+
 def test_draws_have_the_enumerated_law():
   schedule = spindle([1.5, 0.7])
   space = Enumerated(schedule)

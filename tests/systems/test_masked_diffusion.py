@@ -140,6 +140,7 @@ def test_in_steps_it_is_a_chain_of_absorbing_noise():
   ('changes', 'told'),
   [
     (dict(process__name='uniform'), 'masked_diffusion: use absorbing'),
+    (dict(schedule__name='geometric'), 'has noise 0.0001 at t = 0'),
     (dict(schedule__name='step_betas'), 'masked_diffusion: use log_linear'),
     (dict(sampling__method='euler'), 'masked_diffusion: use ancestral'),
     (dict(eval__protocol='sedd'), 'masked_diffusion: use bound, mdlm'),
@@ -150,6 +151,16 @@ def test_in_steps_it_is_a_chain_of_absorbing_noise():
 def test_mistakes(changes, told):
   with pytest.raises(ValueError, match=told):
     system_of(**changes)
+
+
+def test_one_step_draws_all_at_once():
+  system = system_of(sampling__steps=1, schedule__name='polynomial')
+  params, aux = small.started(system)
+  request = systems.Request(
+    length=6, seeds=range(2), method='ancestral', steps=1
+  )
+  samples = system.sample(params, aux, request)
+  assert samples.calls == 2 and samples.tokens.max() < small.VOCAB
 
 
 def test_protocols_have_names():
