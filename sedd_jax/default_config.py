@@ -194,7 +194,10 @@ FIELDS: dict[str, Field] = {
     True, 'Whether the state with the lowest validation is kept besides.'
   ),
   'training.loss_chunk': Field(
-    1024, 'Tokens whose logits exist at once in the loss; 0: all.', '>= 0'
+    1024,
+    'Tokens whose logits exist at once in the loss, of sedd and of '
+    'masked_diffusion in continuous time (others hold all); 0: all.',
+    '>= 0',
   ),
   'training.refresh_every': Field(
     0, 'Steps between calls of a system\'s "refresh"; 0: none.', '>= 0'
