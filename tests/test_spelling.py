@@ -50,12 +50,20 @@ def test_more_errors_are_mended_than_made(tiny_text, tmp_path, capsys):
   path.write_text(wrong)
   answer = answered(path=path)
   assert answer['text'] == wrong
-  errors = {
-    name: sum(a != b for a, b in zip(text, answer[name], strict=True))
-    for name in ('text', 'corrected')
+  alone = answered(path=path, error_rate=1.0)
+  texts = {
+    'written': wrong,
+    'weighed': answer['corrected'],
+    'network alone': alone['corrected'],
   }
   # Changes for the worse count as those for the better.
-  assert errors['corrected'] < 0.7 * errors['text'], errors
+  errors = {
+    name: sum(a != b for a, b in zip(text, found, strict=True))
+    for name, found in texts.items()
+  }
+  assert errors['weighed'] < 0.7 * errors['written'], errors
+  # The released code's way, of a network that the others' positions teach.
+  assert errors['network alone'] > errors['weighed'], errors
 
   answer = answered(text='the cat sat on a maz of rome')
   assert answer['corrected'] == 'the cat sat on a mat of rome'
@@ -67,3 +75,4 @@ def test_more_errors_are_mended_than_made(tiny_text, tmp_path, capsys):
   assert ended.value.code == 2
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('error: task.path absent.txt: ')
+  print('wrong characters of', len(text), errors)

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from sedd_jax.core import keys as keys_lib
-from sedd_jax.core import numerics, shapes, times
-from sedd_jax.losses.score_matching import sample_noisy
+from sedd_jax.core import numerics, shapes
+from sedd_jax.losses.score_matching import at_random_times
 from sedd_jax.noise_schedules import Continuous
 from sedd_jax.processes import Absorbing
 
@@ -82,6 +81,9 @@ def cross_entropy_from_features(
 
   Returns:
     `[batch, length]` in nats.
+
+  Raises:
+    ValueError: for shapes that do not fit, or no chunk.
   """
 
   @jax.checkpoint
@@ -94,6 +96,8 @@ def cross_entropy_from_features(
     )
     return cross_entropy(logits + bias[None], noisy, clean, process=process)
 
+  if chunk < 1:
+    raise ValueError(f'chunk must be at least 1, not {chunk}')
   count = x_t.size
   size = min(chunk, count)
   padding = -count % size
@@ -158,15 +162,9 @@ def masked_diffusion(
   ...                  schedule=schedule).shape
   (2,)
   """
-  if not 0 < t_min < 1:
-    raise ValueError(f't_min must be in (0, 1), not {t_min}')
-  batch = x_0.shape[0]
-  index = jnp.arange(batch)
-  if t is None:
-    t = t_min + (1 - t_min) * times.low_discrepancy(key, index, batch)
-  t = jnp.broadcast_to(numerics.as_float(t), (batch,))
-  keys = keys_lib.example_keys(key, index)
-  x_t = sample_noisy(keys, x_0, schedule.total(t), process=process)
+  t, _, x_t = at_random_times(
+    key, x_0, process=process, schedule=schedule, t=t, t_min=t_min
+  )
   nats = cross_entropy(logits_fn(x_t, t), x_t, x_0, process=process)
   return weight(schedule, t) * jnp.sum(nats, axis=-1)
 

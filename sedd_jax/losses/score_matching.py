@@ -498,6 +498,32 @@ def dwdse(
   ... ).shape
   (2,)
   """
+  t, sigma, x_t = at_random_times(
+    key, x_0, process=process, schedule=schedule, t=t, t_min=t_min
+  )
+  loss = score_entropy(
+    score_fn(x_t, sigma), x_t, x_0, sigma[:, None], process=process
+  )
+  return schedule.rate(t) * jnp.sum(loss, axis=-1)
+
+
+def at_random_times(
+  key: Array,
+  x_0: Array,
+  *,
+  process: Relaxing,
+  schedule: Continuous,
+  t: ArrayLike | None,
+  t_min: float,
+) -> tuple[Array, Array, Array]:
+  """One time a sequence, its total noise, and x_t; see `dwdse`.
+
+  Returns:
+    t `[batch]`, sigma `[batch]` and x_t `[batch, length]`.
+
+  Raises:
+    ValueError: for shapes that do not fit, or t_min outside (0, 1).
+  """
   shapes.require_tokens(x_0, 'x_0')
   if x_0.ndim != 2:
     raise ValueError(f'x_0 must be [batch, length], not of shape {x_0.shape}')
@@ -512,10 +538,7 @@ def dwdse(
   x_t = sample_noisy(
     keys_lib.example_keys(key, index), x_0, sigma, process=process
   )
-  loss = score_entropy(
-    score_fn(x_t, sigma), x_t, x_0, sigma[:, None], process=process
-  )
-  return schedule.rate(t) * jnp.sum(loss, axis=-1)
+  return t, sigma, x_t
 
 
 def sample_noisy(

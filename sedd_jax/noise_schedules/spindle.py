@@ -3,13 +3,12 @@
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from sedd_jax.core import names, numerics
+from sedd_jax.core import names, numerics, trees
 from sedd_jax.noise_schedules import base
 
 
@@ -31,7 +30,7 @@ FORMS = {'paper': _of_paper, 'code': _of_code}
 MEANS = ('corpus', 'sentence')
 
 
-@jax.tree_util.register_pytree_node_class
+@trees.register
 @dataclasses.dataclass(frozen=True, eq=False, init=False, repr=False)
 class Spindle(base.Steps):
   """A level for each token, by how rare it is.
@@ -58,10 +57,10 @@ class Spindle(base.Steps):
 
   measure: Any
   corpus_mean: Any
-  num_steps: int
-  strength: float
-  form: str
-  mean: str
+  num_steps: int = dataclasses.field(metadata={'static': True})
+  strength: float = dataclasses.field(metadata={'static': True})
+  form: str = dataclasses.field(metadata={'static': True})
+  mean: str = dataclasses.field(metadata={'static': True})
 
   # Levels are those of tokens.
   needs_tokens = True
@@ -100,9 +99,7 @@ class Spindle(base.Steps):
         f'Spindle: unknown mean {mean!r}: use {", ".join(MEANS)}'
       )
     measure, corpus_mean = names.resolve(FORMS, form, 'form')(counts)
-    self._fill(measure, corpus_mean, num_steps, strength, form, mean)
-
-  def _fill(self, *values: Any) -> None:
+    values = (measure, corpus_mean, num_steps, strength, form, mean)
     for field, value in zip(dataclasses.fields(self), values, strict=True):
       object.__setattr__(self, field.name, value)
 
@@ -116,26 +113,9 @@ class Spindle(base.Steps):
       cls(counts, num_steps=8, form='code', mean='sentence'),
     )
 
-  def tree_flatten(self) -> tuple[tuple[Any, Any], tuple[Any, ...]]:
-    """The measures are leaves."""
-    static = self.num_steps, self.strength, self.form, self.mean
-    return (self.measure, self.corpus_mean), static
-
-  @classmethod
-  def tree_unflatten(
-    cls, static: tuple[Any, ...], leaves: tuple[Any, Any]
-  ) -> 'Spindle':
-    """From leaves of any kind, unchecked."""
-    schedule = object.__new__(cls)
-    schedule._fill(*leaves, *static)
-    return schedule
-
   def __eq__(self, other: object) -> bool:
     """Whether all fields are equal."""
-    if not isinstance(other, Spindle):
-      return NotImplemented
-    mine, yours = self.tree_flatten(), other.tree_flatten()
-    return mine[1] == yours[1] and all(map(np.array_equal, mine[0], yours[0]))
+    return trees.same(self, other)
 
   # Compared by value, with an array among the values.
   __hash__ = None  # type: ignore[assignment]

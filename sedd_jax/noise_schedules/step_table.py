@@ -9,11 +9,11 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from sedd_jax.core import numerics
+from sedd_jax.core import numerics, trees
 from sedd_jax.noise_schedules import base
 
 
-@jax.tree_util.register_pytree_node_class
+@trees.register
 @dataclasses.dataclass(frozen=True, eq=False)
 class StepTable(base.Steps):
   """The level after each step, given.
@@ -50,27 +50,14 @@ class StepTable(base.Steps):
 
   def __eq__(self, other: object) -> bool:
     """Whether the levels are equal."""
-    if type(other) is not type(self):
-      return NotImplemented
-    return np.array_equal(self.levels, other.levels)
+    return trees.same(self, other)
 
   # Compared by value, with an array for a value.
   __hash__ = None  # type: ignore[assignment]
 
-  def tree_flatten(self) -> tuple[tuple[ArrayLike], None]:
-    """The levels as the only leaf."""
-    return (self.levels,), None
-
-  @classmethod
-  def tree_unflatten(cls, _: None, leaves: tuple[ArrayLike]) -> 'StepTable':
-    """From a leaf of any kind, unchecked."""
-    schedule = object.__new__(cls)
-    object.__setattr__(schedule, 'levels', leaves[0])
-    return schedule
-
   def with_levels(self, levels: ArrayLike) -> 'StepTable':
     """The same with other levels, also in traced code; unchecked."""
-    return self.tree_unflatten(None, (levels,))
+    return jax.tree.unflatten(jax.tree.structure(self), [levels])
 
   @property
   def num_steps(self) -> int:  # type: ignore[override]
@@ -89,7 +76,7 @@ class StepTable(base.Steps):
     return table[jnp.asarray(step)]
 
 
-@jax.tree_util.register_pytree_node_class
+@trees.register
 class MutualInformation(StepTable):
   """Levels that take the same share of the information away at every step.
 

@@ -1,7 +1,12 @@
 """Noise processes: what noise does to a token."""
 
 from sedd_jax.processes import rates
-from sedd_jax.processes.absorbing import Absorbing, reveal_probs, reveal_rate
+from sedd_jax.processes.absorbing import (
+  Absorbing,
+  reveal_probs,
+  reveal_rate,
+  revealed_at,
+)
 from sedd_jax.processes.absorbing_uniform import AbsorbingUniform
 from sedd_jax.processes.base import (
   Relaxing,
@@ -40,4 +45,5 @@ __all__ = [
   'rates',
   'reveal_probs',
   'reveal_rate',
+  'revealed_at',
 ]

@@ -40,12 +40,22 @@ def reveal_probs(
   """
   x_hat = numerics.as_float(x_hat)
   s, t = (jnp.asarray(a, x_hat.dtype) for a in (alpha_bar_s, alpha_bar_t))
-  rate = reveal_rate(s, t, final)
-  revealed = x_hat * rate
+  return revealed_at(x_hat, reveal_rate(s, t, final))
+
+
+def revealed_at(x_hat: Array, rate: Array) -> Array:
+  """`reveal_probs` by the chances that candidates are revealed.
+
+  Args:
+    x_hat: `[..., vocab_size]`, probabilities of the clean symbol.
+    rate: of `reveal_rate`, broadcasting to x_hat.
+
+  Returns:
+    `[..., vocab_size + 1]`, the mask last, exactly 0 where all rates are 1.
+  """
+  revealed = jnp.broadcast_to(x_hat * rate, x_hat.shape)
   stays = jnp.sum(x_hat * (1 - rate), axis=-1, keepdims=True)
-  return jnp.concatenate(
-    [jnp.broadcast_to(revealed, x_hat.shape), stays], axis=-1
-  )
+  return jnp.concatenate([revealed, stays], axis=-1)
 
 
 def reveal_rate(

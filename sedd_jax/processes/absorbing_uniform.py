@@ -68,28 +68,6 @@ class AbsorbingUniform(base.Relaxing):
     )
     return jnp.append(data, jnp.asarray(self.mask_share, dtype))
 
-  def sample(
-    self, key: Array, x: Array, start: ArrayLike, stop: ArrayLike
-  ) -> Array:
-    """A draw of x_stop: with probability 1 - a a fresh state of the prior.
-
-    Args:
-      key: one typed key.
-      x: `[..., length]` int32.
-      start: level of x.
-      stop: level of the result.
-
-    Returns:
-      int32 `[..., length]`.
-    """
-    shapes.require_tokens(x, 'x')
-    whether_key, where_key = jax.random.split(key)
-    move = -jnp.expm1(-shapes.increment(start, stop, x))
-    moves = categorical.bernoulli(whether_key, move, x.shape)
-    return jnp.where(moves, self.sample_prior(where_key, x.shape), x).astype(
-      jnp.int32
-    )
-
   def sample_prior(self, key: Array, shape: tuple[int, ...]) -> Array:
     """A draw from the limit, int32 of `shape`."""
     mask_key, symbol_key = jax.random.split(key)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from sedd_jax.core import numerics, shapes
+from sedd_jax.core import categorical, numerics, shapes
 
 
 class TokenProcess(Protocol):
@@ -55,6 +55,15 @@ class TokenProcess(Protocol):
   @abc.abstractmethod
   def prior_kl(self, x_0: Array, level: ArrayLike) -> Array:
     """KL(q(x_level | x_0) || prior) in nats, `[..., length]`, as it is."""
+
+  def _as_distribution(self, x: Array) -> Array:
+    """Rows over all states `[..., length, num_states]` of tokens or of rows."""
+    if shapes.is_tokens(x):
+      return jax.nn.one_hot(x, self.num_states, dtype=numerics.compute_dtype())
+    shapes.require_last_axis(x, (self.vocab_size, self.num_states), 'x')
+    x = numerics.as_float(x)
+    missing = self.num_states - x.shape[-1]
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
 
   def log_forward(
     self, log_x: Array, start: ArrayLike, stop: ArrayLike
@@ -177,13 +186,26 @@ class Relaxing(TokenProcess):
     step = shapes.increment(start, stop, tokens)
     return -step, jnp.log(-jnp.expm1(-step))
 
-  def _as_distribution(self, x: Array) -> Array:
-    if shapes.is_tokens(x):
-      return jax.nn.one_hot(x, self.num_states, dtype=numerics.compute_dtype())
-    shapes.require_last_axis(x, (self.vocab_size, self.num_states), 'x')
-    x = numerics.as_float(x)
-    missing = self.num_states - x.shape[-1]
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
+  def sample(
+    self, key: Array, x: Array, start: ArrayLike, stop: ArrayLike
+  ) -> Array:
+    """A draw of x_stop: with probability 1 - a a fresh state of the prior.
+
+    Args:
+      key: one typed key.
+      x: `[..., length]` int32.
+      start: level of x.
+      stop: level of the result.
+
+    Returns:
+      int32 `[..., length]`.
+    """
+    shapes.require_tokens(x, 'x')
+    whether_key, where_key = jax.random.split(key)
+    move = -jnp.expm1(-shapes.increment(start, stop, x))
+    moves = categorical.bernoulli(whether_key, move, x.shape)
+    fresh = self.sample_prior(where_key, x.shape)
+    return jnp.where(moves, fresh, x).astype(jnp.int32)
 
   def forward(self, x: Array, start: ArrayLike, stop: ArrayLike) -> Array:
     """Row a x + (1 - a) prior, `[..., length, num_states]`."""

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from sedd_jax.core import numerics
+from sedd_jax.core import numerics, trees
 from sedd_jax.processes import tabulated
 
 # Neighbours of a symbol that the released text8 model has.
@@ -107,7 +107,7 @@ def powers_of(rates: np.ndarray, finest: float, orders: int) -> np.ndarray:
   return np.stack(powers)
 
 
-@tabulated.register
+@trees.register
 @dataclasses.dataclass(frozen=True, eq=False, init=False, repr=False)
 class NearestNeighbor(tabulated.Products):
   """q(x_t | x_0) = exp(level R), R the generator of `neighbor_rates`.

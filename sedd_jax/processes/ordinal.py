@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sedd_jax.core import trees
 from sedd_jax.processes import tabulated
 
 
@@ -48,7 +49,7 @@ def _checked_betas(
   return betas
 
 
-@tabulated.register
+@trees.register
 class OrdinalGaussian(tabulated.Tabulated):
   """Discretised Gaussian noise: likelier to move to nearer symbols.
 
@@ -89,7 +90,7 @@ class OrdinalGaussian(tabulated.Tabulated):
     return (cls(vocab_size=5, betas=np.linspace(0.1, 1.0, 5)),)
 
 
-@tabulated.register
+@trees.register
 class Band(tabulated.Tabulated):
   """Moves to one of the nearest symbols, all equally likely.
 

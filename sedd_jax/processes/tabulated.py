@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from sedd_jax.core import categorical, numerics, shapes
+from sedd_jax.core import categorical, numerics, shapes, trees
 from sedd_jax.processes import base
 
 # What tables may take of memory unless the caller says otherwise.
@@ -85,12 +85,7 @@ class Products(base.TokenProcess):
 
   def __eq__(self, other: object) -> bool:
     """Whether all fields are equal, tables included."""
-    if type(other) is not type(self):
-      return NotImplemented
-    mine, kind = jax.tree.flatten(self)
-    yours, other_kind = jax.tree.flatten(other)
-    same = str(kind) == str(other_kind)
-    return same and all(map(np.array_equal, mine, yours))
+    return trees.same(self, other)
 
   def __repr__(self) -> str:
     """Without the tables."""
@@ -140,22 +135,14 @@ class Products(base.TokenProcess):
     leaps = jnp.isinf(last) & ~jnp.isinf(first)
     return jnp.where(shapes.expand(leaps, rows), limit, walked)
 
-  def _as_rows(self, x: Array) -> Array:
-    if shapes.is_tokens(x):
-      return jax.nn.one_hot(x, self.num_states, dtype=numerics.compute_dtype())
-    shapes.require_last_axis(x, (self.vocab_size, self.num_states), 'x')
-    x = numerics.as_float(x)
-    missing = self.num_states - x.shape[-1]
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
-
   def forward(self, x: Array, start: ArrayLike, stop: ArrayLike) -> Array:
     """Row q(x_stop = . | x_start = x), `[..., length, num_states]`."""
-    return self._kernel(self._as_rows(x), start, stop, back=False)
+    return self._kernel(self._as_distribution(x), start, stop, back=False)
 
   def backward(self, y: Array, start: ArrayLike, stop: ArrayLike) -> Array:
     """Column q(x_stop = y | x_start = .), `[..., length, num_states]`."""
     shapes.require_tokens(y, 'y')
-    return self._kernel(self._as_rows(y), start, stop, back=True)
+    return self._kernel(self._as_distribution(y), start, stop, back=True)
 
   def sample(
     self, key: Array, x: Array, start: ArrayLike, stop: ArrayLike
@@ -196,30 +183,6 @@ class Products(base.TokenProcess):
     return jnp.where(jnp.any(held & (prior == 0), axis=-1), jnp.inf, nats)
 
 
-def register(cls: type) -> type:
-  """Makes a pytree of a dataclass whose constructor does not take its fields.
-
-  Fields with `static` in their metadata are part of the structure, the others
-  are leaves.
-  """
-  fields = dataclasses.fields(cls)
-  static = [f.name for f in fields if f.metadata.get('static')]
-  leaves = [f.name for f in fields if not f.metadata.get('static')]
-
-  def flatten(process):
-    values = [getattr(process, name) for name in static]
-    return [getattr(process, name) for name in leaves], tuple(values)
-
-  def unflatten(values, children):
-    process: Any = object.__new__(cls)
-    for name, value in [*zip(static, values), *zip(leaves, children)]:
-      object.__setattr__(process, name, value)
-    return process
-
-  jax.tree_util.register_pytree_node(cls, flatten, unflatten)
-  return cls
-
-
 def read_array(path: str | os.PathLike, what: str) -> np.ndarray:
   """An array of a .npy file; ValueError, naming it, where there is none."""
   try:
@@ -228,7 +191,7 @@ def read_array(path: str | os.PathLike, what: str) -> np.ndarray:
     raise ValueError(f'{what}: {path}: {error}') from error
 
 
-@register
+@trees.register
 @dataclasses.dataclass(frozen=True, eq=False, init=False, repr=False)
 class Tabulated(Products):
   """Any chain in steps, by its matrices; a level is the number of the step.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from sedd_jax.core import categorical, numerics, shapes
+from sedd_jax.core import numerics, shapes
 from sedd_jax.processes import base
 
 
@@ -50,27 +50,6 @@ class Uniform(base.Relaxing):
     return jnp.full(
       self.num_states, 1 / self.num_states, numerics.compute_dtype()
     )
-
-  def sample(
-    self, key: Array, x: Array, start: ArrayLike, stop: ArrayLike
-  ) -> Array:
-    """A draw of x_stop: with probability 1 - a a fresh symbol, x included.
-
-    Args:
-      key: one typed key.
-      x: `[..., length]` int32.
-      start: level of x.
-      stop: level of the result.
-
-    Returns:
-      int32 `[..., length]`.
-    """
-    shapes.require_tokens(x, 'x')
-    whether_key, where_key = jax.random.split(key)
-    move = -jnp.expm1(-shapes.increment(start, stop, x))
-    moves = categorical.bernoulli(whether_key, move, x.shape)
-    fresh = self.sample_prior(where_key, x.shape)
-    return jnp.where(moves, fresh, x).astype(jnp.int32)
 
   def sample_prior(self, key: Array, shape: tuple[int, ...]) -> Array:
     """Uniform symbols, int32 of `shape`."""

@@ -17,7 +17,7 @@ from sedd_jax import noise_schedules
 from sedd_jax.core import numerics
 from sedd_jax.losses import variational
 from sedd_jax.noise_schedules import Spindle
-from sedd_jax.processes import Absorbing, reveal_rate
+from sedd_jax.processes import Absorbing, reveal_rate, revealed_at
 from sedd_jax.systems import base, parts, step_bound, x0_chain
 from sedd_jax.systems import denoiser as denoiser_lib
 
@@ -35,6 +35,7 @@ class SpindleChain(step_bound.Chain):
   protocol: str = 'bound'
   floor: float = 0.01
 
+  objective: ClassVar[str] = 'weighted_cross_entropy'
   protocols: ClassVar[tuple[str, ...]] = ('bound', 'loose', 'diffusion_bert')
 
   def check(self) -> None:
@@ -74,22 +75,24 @@ class SpindleChain(step_bound.Chain):
     least, most = self.floor * base, 1 - self.floor * (1 - base)
     return jnp.where(final, 1, jnp.clip(rate, least, most))
 
-  def _levels(self, x_0: Array, step: Array) -> tuple[Array, Array]:
-    """Levels of the true tokens before and after a step."""
-    s, t = (self.spindle.level(at[:, None], x_0) for at in (step - 1, step))
-    return s, t
+  def level_at(self, x_0: Array, step: Array) -> Array:
+    """Levels of the tokens after `step [batch]`, `[batch, length]`."""
+    return self.spindle.level(step[:, None], x_0)
+
+  def _masked(self, x_t: Array) -> Array:
+    return x_t == self.process.num_states - 1
 
   def step_nats(
     self, logits: Array, x_t: Array, x_0: Array, step: Array
   ) -> Array:
     """The term of a step in what the protocol reports, `[batch, length]`."""
-    s, t = self._levels(x_0, step)
+    s, t = (self.level_at(x_0, at) for at in (step - 1, step))
     if self.protocol == 'diffusion_bert':
       beta = 1 / (self.schedule.num_steps - step + 1)
       return variational.base_transition_nats(
         logits, x_t, x_0, s, beta[:, None], process=self.process
       )
-    masked = x_t == self.process.num_states - 1
+    masked = self._masked(x_t)
     rate = self._rate(step - 1, step)
     if self.spindle.mean == 'corpus':
       # That of q is the true token's entry, to the last bit.
@@ -101,19 +104,8 @@ class SpindleChain(step_bound.Chain):
     self, logits: Array, x_t: Array, x_0: Array, step: Array
   ) -> Array:
     """Cross entropy by the true token's rate: the paper's, and no bound."""
-    s, t = self._levels(x_0, step)
+    s, t = (self.level_at(x_0, at) for at in (step - 1, step))
     return variational.step_nats(logits, x_t, x_0, s, t, process=self.process)
-
-  def noisy(
-    self, keys: Array, x_0: Array, step: Array, kept: Array | None = None
-  ) -> Array:
-    """A draw of x_t given x_0, int32 `[batch, length]`."""
-
-    def one(key, tokens, level):
-      return self.process.sample(key, tokens, 0.0, level)
-
-    x_t = jax.vmap(one)(keys, x_0, self.spindle.level(step[:, None], x_0))
-    return x_t if kept is None else jnp.where(kept, x_0, x_t)
 
   def prior_nats(
     self, logits_fn: Any, x_0: Array, kept: Array | None = None
@@ -127,14 +119,9 @@ class SpindleChain(step_bound.Chain):
 
     def weights(logits: Array, x_t: Array, s: Array, t: Array) -> Array:
       x_hat = jax.nn.softmax(numerics.as_float(logits))
-      revealed = x_hat * self._rate(s, t)[None]
-      stays = jnp.maximum(1 - jnp.sum(revealed, axis=-1, keepdims=True), 0)
-      # At the last step rounding may not leave a mask.
-      stays = jnp.where(s == 0, 0, stays)
-      revealed = jnp.concatenate([revealed, stays], axis=-1)
-      size = self.process.num_states
-      own = jax.nn.one_hot(x_t, size, dtype=revealed.dtype)
-      return jnp.where((x_t == size - 1)[..., None], revealed, own)
+      revealed = revealed_at(x_hat, self._rate(s, t)[None])
+      own = jax.nn.one_hot(x_t, revealed.shape[-1], dtype=revealed.dtype)
+      return jnp.where(self._masked(x_t)[..., None], revealed, own)
 
     return weights
 
@@ -172,11 +159,7 @@ def make(
   if not 0 <= hybrid < float('inf'):
     raise ValueError(f'system.args.hybrid must be at least 0, not {hybrid}')
   process, schedule = parts.make_chain(config, data_info)
-  if not isinstance(process, Absorbing):
-    raise ValueError(
-      f'process.name {config.process.name!r} is not one of those of system '
-      f'{config.system.name}: use absorbing'
-    )
+  parts.require_process(config, process, Absorbing)
   if not isinstance(schedule, noise_schedules.Spindle):
     raise ValueError(
       f'schedule.name {config.schedule.name!r} is not one of those of system '

@@ -61,11 +61,7 @@ def make(
       fit; before compilation.
   """
   process = parts.make_process(config, data_info.vocab_size)
-  if not isinstance(process, Absorbing):
-    raise ValueError(
-      f'process.name {config.process.name!r} is not one of those of system '
-      f'{config.system.name}: use absorbing'
-    )
+  process = parts.require_process(config, process, Absorbing)
   schedule = parts.make_schedule(config, noise_schedules.Continuous)
   denoiser = denoiser_lib.make(config, process, timed=timed)
   if num_steps:
@@ -141,10 +137,6 @@ def _continuous(
     functools.partial(masked.weight, schedule),
   )
 
-  def update_aux(aux, stats):
-    # Training has no stats: the proposal serves the bound.
-    return time_proposal.updated(aux, **stats) if stats else aux
-
   def bound(params, aux, key, batch):
     return masked_bound.bound(
       nats_fn_of(params, batch.get('valid')),
@@ -207,7 +199,7 @@ def _continuous(
   return base.System(
     init=init,
     loss=loss,
-    update_aux=update_aux,
+    update_aux=time_proposal.update_aux,
     bound=bound,
     sample=sample,
     check_request=check_request,

@@ -50,11 +50,7 @@ def make(
       fit; before compilation.
   """
   process, schedule = parts.make_chain(config, data_info)
-  if not isinstance(process, Uniform):
-    raise ValueError(
-      f'process.name {config.process.name!r} is not one of those of system '
-      'multinomial: use uniform'
-    )
+  parts.require_process(config, process, Uniform)
   chain = step_bound.Chain(process, schedule, decoder, parametrization)
   denoiser = denoiser_lib.make(config, process)
   system = x0_chain.make(config, chain, denoiser, importance=importance)

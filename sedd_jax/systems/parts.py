@@ -139,6 +139,18 @@ def require_method(config: Any, methods: Iterable[str]) -> None:
     )
 
 
+def require_process(config: Any, process: Any, kind: type) -> Any:
+  """The process; ValueError for one that is not of the system's one kind."""
+  if not isinstance(process, kind):
+    table: Mapping[str, Any] = processes.PROCESSES
+    (name,) = (name for name, entry in table.items() if entry is kind)
+    raise ValueError(
+      f'process.name {config.process.name!r} is not one of those of system '
+      f'{config.system.name}: use {name}'
+    )
+  return process
+
+
 def require_protocol(config: Any, protocols: Iterable[str]) -> None:
   """Raises ValueError for an eval.protocol that the system has not."""
   if config.eval.protocol not in protocols:

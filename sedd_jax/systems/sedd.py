@@ -98,10 +98,6 @@ def make(config: Any, data_info: Any) -> base.System:
     schedule.rate,
   )
 
-  def update_aux(aux, stats):
-    # Training has no stats: the proposal serves the bound.
-    return time_proposal.updated(aux, **stats) if stats else aux
-
   def bound(params, aux, key, batch):
     return score_bound.bound(
       log_score_fn(params, batch.get('valid')),
@@ -167,7 +163,7 @@ def make(config: Any, data_info: Any) -> base.System:
   return base.System(
     init=init,
     loss=loss,
-    update_aux=update_aux,
+    update_aux=time_proposal.update_aux,
     bound=bound,
     sample=sample,
     check_request=check_request,

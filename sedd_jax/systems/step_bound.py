@@ -50,6 +50,8 @@ class Chain:
   decoder: str = 'posterior'
   parametrization: str = 'x0'
 
+  # What the trained objective without `hybrid` is logged as.
+  objective: ClassVar[str] = 'bound'
   # The names of `eval.protocol`.
   protocols: ClassVar[tuple[str, ...]] = ('bound',)
 
@@ -81,7 +83,7 @@ class Chain:
     Returns:
       KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); at t = 1 -log p(x_0 | x_1).
     """
-    s, t = (self.schedule.level(at)[:, None] for at in (step - 1, step))
+    s, t = (self.level_at(x_0, at) for at in (step - 1, step))
     if self.parametrization == 'direct':
       truth = posterior(self.process, x_t, x_0, s, t)
       return variational.divergence(
@@ -92,6 +94,11 @@ class Chain:
       return nats
     plain = variational.decoder_nats(logits, x_0)
     return jnp.where(step[:, None] == 1, plain, nats)
+
+  def level_at(self, x_0: Array, step: Array) -> Array:
+    """Levels after `step [batch]`, of the tokens' rank."""
+    del x_0
+    return self.schedule.level(step)[:, None]
 
   def reverse_fn(self) -> Callable[..., Array] | None:
     """What `samplers.ancestral` steps by in place of theta_post."""
@@ -122,7 +129,7 @@ class Chain:
     def one(key, tokens, level):
       return self.process.sample(key, tokens, 0.0, level)
 
-    x_t = jax.vmap(one)(keys, x_0, self.schedule.level(step))
+    x_t = jax.vmap(one)(keys, x_0, self.level_at(x_0, step))
     return x_t if kept is None else jnp.where(kept, x_0, x_t)
 
   def prior_nats(

@@ -77,6 +77,16 @@ def density(proposal: Proposal) -> Array:
   return jnp.where(total > 0, (1 - _FLOOR) * fitted + _FLOOR, 1)
 
 
+def update_aux(aux: Proposal, stats: dict[str, Array] | tuple) -> Proposal:
+  """`System.update_aux` where aux is a proposal, which serves the bound alone.
+
+  Args:
+    aux: what was seen so far.
+    stats: of `integral`; empty in training.
+  """
+  return updated(aux, **stats) if isinstance(stats, dict) and stats else aux
+
+
 def placed(proposal: Proposal, v: Array) -> tuple[Array, Array]:
   """Uniform draws moved to the proposal's density.
 

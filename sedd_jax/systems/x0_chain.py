@@ -141,7 +141,7 @@ def make(
     objective, terms = weight * nats, {}
     if hybrid:
       plain = weight * total(variational.decoder_nats(logits, x_0))
-      terms = {'bound': (objective, tokens)}
+      terms = {chain.objective: (objective, tokens)}
       objective = objective + hybrid * plain
     stats = {'step': step, 'nats': nats} if importance else ()
     return base.Loss(objective, tokens, terms, stats)

@@ -349,7 +349,7 @@ class _Run:
           self._collect(0)
           self._trace.stop()
         if self._system.refresh and _due(number, training.refresh_every):
-          state = self._refreshed(state)
+          state = self._refreshed(state, number)
         if self._line_due(number):
           self._report(state, number)
         if self._sample_fn and _due(number, training.sample_every):
@@ -442,10 +442,17 @@ class _Run:
       self._save(state, number)
       raise
 
-  def _refreshed(self, state: state_lib.TrainState) -> state_lib.TrainState:
+  def _refreshed(
+    self, state: state_lib.TrainState, number: int
+  ) -> state_lib.TrainState:
+    """The state with aux made anew; should that fail, the state is saved."""
     assert self._system.refresh is not None
     params, aux = self._layout.whole((state.params, state.aux))
-    aux = self._layout.place(self._system.refresh(params, aux))
+    try:
+      aux = self._layout.place(self._system.refresh(params, aux))
+    except BaseException:
+      self._save(state, number)
+      raise
     return dataclasses.replace(state, aux=aux)
 
   def _stopping(self, number: int) -> bool:

@@ -260,8 +260,9 @@ def test_golden_spindle_of_the_paper(x64):
   counts = golden['word_counts']
   with np.errstate(divide='ignore'):
     measure = -np.log(counts / counts.sum())
-  schedule = schedule.tree_unflatten(
-    schedule.tree_flatten()[1], (np.where(counts > 0, measure, 0), 0.0)
+  structure = jax.tree.structure(schedule)
+  schedule = jax.tree.unflatten(
+    structure, [np.where(counts > 0, measure, 0), 0.0]
   )
   x_0 = jnp.asarray(golden['x0'])
   shares = np.stack([np.exp(-schedule.level(t, x_0)) for t in range(9)])
@@ -269,9 +270,7 @@ def test_golden_spindle_of_the_paper(x64):
     shares, golden['paper_alphabar_monotone'], rtol=1e-9, atol=1e-15
   )
   # Of a very frequent token, whose share would rise above 1.
-  extreme = schedule.tree_unflatten(
-    schedule.tree_flatten()[1], (golden['extreme_H'][0], 0.0)
-  )
+  extreme = jax.tree.unflatten(structure, [golden['extreme_H'][0], 0.0])
   tokens = jnp.arange(5)[None]
   shares = np.stack([np.exp(-extreme.level(t, tokens)) for t in range(9)])
   np.testing.assert_allclose(
