@@ -137,7 +137,8 @@ FIELDS: dict[str, Field] = {
   'data.limit': Field(0, 'Tokens used at most; 0: all.', '>= 0'),
   'data.tokenizer': Field(
     'gpt2',
-    'text8 (a to z and space), bytes, gpt2, or the path of a tokenizer.json.',
+    'text8 (a to z and space), bytes, gpt2, or the path of a tokenizer.json or '
+    "of a folder with BERT's vocab.txt.",
   ),
   'data.validation_fraction': Field(
     0.05,

@@ -19,11 +19,12 @@ RECIPES = (
   *('text8_d3pm_absorb', 'text8_d3pm_uniform', 'text8_d3pm_nn'),
   *('enwik8_multinomial', 'lm1b_d3pm_absorb', 'toy_d3pm_gaussian'),
   *('text8_mdlm', 'owt_mdlm', 'text8_ar', 'owt_ar'),
+  *('lm1b_diffusion_bert', 'text_file_diffusion_bert'),
 )
 # Those without a paper's recipe behind them.
 OWN = (
   *('quickstart', 'text8_absorb_small', 'text8_uniform_small'),
-  'toy_d3pm_gaussian',
+  *('toy_d3pm_gaussian', 'text_file_diffusion_bert'),
 )
 
 

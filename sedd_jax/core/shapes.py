@@ -109,3 +109,29 @@ def require_tokens(x: Array, name: str) -> None:
   """Raises ValueError unless `x` has an integer dtype."""
   if not is_tokens(x):
     raise ValueError(f'{name} must be integer tokens, not {jnp.result_type(x)}')
+
+
+def require_network_input(
+  x_t: Array, sigma: Array, valid: Array | None, dropout_keys: Array | None
+) -> None:
+  """Raises ValueError for arguments of a network that do not fit each other.
+
+  Args:
+    x_t: `[batch, length]` tokens.
+    sigma: `[batch]`.
+    valid: `[batch, length]` or None.
+    dropout_keys: `[batch]` typed keys or None.
+  """
+  require_tokens(x_t, 'x_t')
+  if x_t.ndim != 2 or sigma.shape != x_t.shape[:1]:
+    raise ValueError(
+      f'x_t {x_t.shape} and sigma {sigma.shape} do not fit: [batch, length] '
+      'and [batch]'
+    )
+  if valid is not None and valid.shape != x_t.shape:
+    raise ValueError(f'valid {valid.shape} does not fit x_t {x_t.shape}')
+  if dropout_keys is not None and dropout_keys.shape != x_t.shape[:1]:
+    raise ValueError(
+      f'dropout_keys {dropout_keys.shape} are not one typed key for each '
+      f'row of x_t {x_t.shape}'
+    )

@@ -1,8 +1,9 @@
 """Text to tokens and back.
 
 A tokenizer is a name of `TOKENIZERS`, the path of a `tokenizer.json`, or of a
-folder with GPT-2's `encoder.json` and `vocab.bpe`.  Ids at and above
-`vocab_size` (the mask) decode to `_` for characters and `[MASK]` for BPE.
+folder with GPT-2's `encoder.json` and `vocab.bpe` or BERT's `vocab.txt`.  Ids
+at and above `vocab_size` (the mask) decode to `_` for characters and `[MASK]`
+for pieces of words.
 """
 
 import abc
@@ -69,6 +70,8 @@ _TEXT8_IDS[list(b' ' + _LETTERS)] = np.arange(27)
 _MASK_CHARACTER = ord('_')
 # Ends of documents in the tokenizers of other models.
 _SEPARATORS = (_GPT2_EOS, '</s>', '<eos>', '<|end_of_text|>', '[SEP]')
+# What lies beside BERT's vocabulary.
+_SETTINGS = 'tokenizer_config.json'
 _NEEDS_EXTRA = "pip install 'sedd_jax[tokenizers]'"
 
 
@@ -373,19 +376,21 @@ class BytePairs(Tokenizer):
     )
 
 
-class TokenizerFile(Tokenizer):
-  """A `tokenizer.json` of the tokenizers library."""
+class _OfLibrary(Tokenizer):
+  """What the tokenizers library reads from a file."""
 
   unit = 'token'
+  # Between the texts before and after it.
+  _mask = '[MASK]'
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: pathlib.Path, name: str):
     """Reads the file.
 
     Raises:
       DataError: without the library, and for a file that it cannot read.
     """
-    self.name = path.name
-    self.files = {'tokenizer.json': path}
+    self.name = name
+    self.files = {path.name: path}
     if not path.is_file():
       raise DataError(documents.missing(path))
     hub = _optional('tokenizers')
@@ -394,15 +399,19 @@ class TokenizerFile(Tokenizer):
         f'tokenizer {str(path)!r} needs tokenizers: {_NEEDS_EXTRA}'
       )
     try:
-      self._tokenizer = hub.Tokenizer.from_file(str(path))
+      self._tokenizer = self._read(hub, path)
     # The library raises bare Exception.
     except Exception as error:
-      raise DataError(f'{path}: not a tokenizer.json: {error}') from error
+      raise DataError(f'{path}: not a {path.name}: {error}') from error
     self._tokenizer.no_padding()
     self._tokenizer.no_truncation()
     self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
     ids = map(self._tokenizer.token_to_id, _SEPARATORS)
     self.separator = next((i for i in ids if i is not None), None)
+
+  @abc.abstractmethod
+  def _read(self, hub: Any, path: pathlib.Path) -> Any:
+    """The library's tokenizer of a file."""
 
   def encode(self, text: str, dtype: DTypeLike = np.int32) -> np.ndarray:
     """Ids `[tokens]`, without special tokens around them."""
@@ -415,7 +424,7 @@ class TokenizerFile(Tokenizer):
     cuts = np.flatnonzero(clipped == self.vocab_size)
     runs = np.split(clipped, cuts)
     runs[1:] = [run[1:] for run in runs[1:]]
-    return '[MASK]'.join(
+    return self._mask.join(
       self._tokenizer.decode(run.tolist(), skip_special_tokens=False)
       for run in runs
     )
@@ -434,6 +443,59 @@ class TokenizerFile(Tokenizer):
     texts = [document.text() for document in batch]
     encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
     return [np.array(each.ids, dtype) for each in encoded]
+
+
+class TokenizerFile(_OfLibrary):
+  """A `tokenizer.json` of the tokenizers library."""
+
+  def __init__(self, path: pathlib.Path):
+    """Reads the file.
+
+    Raises:
+      DataError: without the library, and for a file that it cannot read.
+    """
+    super().__init__(path, path.name)
+
+  def _read(self, hub: Any, path: pathlib.Path) -> Any:
+    return hub.Tokenizer.from_file(str(path))
+
+
+class WordPiece(_OfLibrary):
+  """BERT's WordPiece (arXiv 1609.08144, 1810.04805), from a `vocab.txt`.
+
+  Text becomes lower case and loses its accents unless a
+  `tokenizer_config.json` beside the vocabulary says `do_lower_case` false.
+  Names of special tokens in a text are read as plain text.
+  """
+
+  _mask = ' [MASK] '
+
+  def __init__(self, path: pathlib.Path, name: str):
+    """Reads the vocabulary.
+
+    Args:
+      path: `vocab.txt`, a token a line in the order of the ids.
+      name: as the config says it.
+
+    Raises:
+      DataError: without the library, and for a file that it cannot read.
+    """
+    super().__init__(path, name)
+    beside = path.with_name(_SETTINGS)
+    if beside.is_file():
+      self.files = {**self.files, _SETTINGS: beside}
+
+  def _read(self, hub: Any, path: pathlib.Path) -> Any:
+    beside = path.with_name(_SETTINGS)
+    config = json.loads(beside.read_text('utf-8')) if beside.is_file() else {}
+    model = hub.models.WordPiece.from_file(str(path), unk_token='[UNK]')
+    tokenizer = hub.Tokenizer(model)
+    tokenizer.normalizer = hub.normalizers.BertNormalizer(
+      lowercase=bool(config.get('do_lower_case', True))
+    )
+    tokenizer.pre_tokenizer = hub.pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = hub.decoders.WordPiece()
+    return tokenizer
 
 
 def gpt2(folders: Iterable[str | os.PathLike[str]] = ()) -> BytePairs:
@@ -492,7 +554,7 @@ def make(
 
   Args:
     name: of `TOKENIZERS`, the path of a `tokenizer.json`, or of a folder with
-      `encoder.json` and `vocab.bpe`.
+      `encoder.json` and `vocab.bpe`, or with `vocab.txt`.
     folders: where else the files of a known tokenizer may be.
 
   Raises:
@@ -505,6 +567,8 @@ def make(
   if name in TOKENIZERS:
     target = TOKENIZERS[name]
     return target(**names.accepted(target, {'folders': folders}))
+  if (path / 'vocab.txt').is_file():
+    return WordPiece(path / 'vocab.txt', path.name)
   if path.is_dir():
     return BytePairs(path / 'encoder.json', path / 'vocab.bpe', path.name)
   if path.is_file():

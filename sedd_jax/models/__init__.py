@@ -1,8 +1,16 @@
 """Networks: tokens and a noise level to logits.  They see no process."""
 
-from sedd_jax.models import heads, pretrained
+from sedd_jax.models import bert_weights, heads, pretrained
+from sedd_jax.models.bert import Bert
 from sedd_jax.models.transformer import DiffusionTransformer
 
-MODELS = {'transformer': DiffusionTransformer}
+MODELS = {'bert': Bert, 'transformer': DiffusionTransformer}
 
-__all__ = ['MODELS', 'DiffusionTransformer', 'heads', 'pretrained']
+__all__ = [
+  'MODELS',
+  'Bert',
+  'DiffusionTransformer',
+  'bert_weights',
+  'heads',
+  'pretrained',
+]

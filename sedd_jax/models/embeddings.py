@@ -86,16 +86,21 @@ class TokenEmbedding(nn.Module):
   num_states: int
   hidden_size: int
 
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """Maps tokens `[batch, length]` to `[batch, length, hidden_size]`."""
-    table = self.param(
+  def setup(self):
+    self.embedding = self.param(
       'embedding',
       layers.fan_in_uniform,
       (self.num_states, self.hidden_size),
       self.hidden_size,
     )
-    return jnp.take(table, x, axis=0)
+
+  def __call__(self, x: Array) -> Array:
+    """Maps tokens `[batch, length]` to `[batch, length, hidden_size]`."""
+    return jnp.take(self.embedding, x, axis=0)
+
+  def table(self) -> Array:
+    """All rows, `[num_states, hidden_size]`, for an output that shares them."""
+    return self.embedding
 
 
 class SigmaEmbedding(nn.Module):

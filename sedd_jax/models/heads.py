@@ -77,12 +77,17 @@ def kernel_and_bias(params: Mapping[str, Any]) -> tuple[Array, Array]:
   """The head's linear map, for losses that never hold all the logits.
 
   Args:
-    params: parameters of a `DiffusionTransformer`.
+    params: of a network of `MODELS`; where the head has no matrix of its own,
+      it is that of the embedding.
 
   Returns:
     Kernel `[hidden_size, num_states]` and bias `[num_states]`, float32.
   """
-  return params['head']['kernel'], params['head']['bias']
+  head = params['head']
+  kernel = (
+    head['kernel'] if 'kernel' in head else params['embed']['embedding'].T
+  )
+  return kernel, head['bias']
 
 
 def log_score(

@@ -61,18 +61,29 @@ class Linear(nn.Module):
 
 
 class LayerNorm(nn.Module):
-  """(x - mean) / sqrt(variance + 1e-5) * weight in float32, without a bias."""
+  """(x - mean) / sqrt(variance + eps) * weight (+ bias) in float32.
+
+  Attributes:
+    eps: added to the variance.
+    use_bias: whether there is a bias.
+  """
+
+  eps: float = 1e-5
+  use_bias: bool = False
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Normalises the last axis of `[batch, length, features]`; float32."""
-    weight = self.param(
-      'weight', nn.initializers.ones, (x.shape[-1],), 'float32'
-    )
+    size = (x.shape[-1],)
+    weight = self.param('weight', nn.initializers.ones, size, 'float32')
     x = x.astype('float32')
     x -= jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(variance + 1e-5) * weight[None, None]
+    y = x * jax.lax.rsqrt(variance + self.eps) * weight[None, None]
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, size, 'float32')
+      y += bias[None, None]
+    return y
 
 
 class Modulation(nn.Module):

@@ -8,25 +8,25 @@ rotary embedding are among the tensors.  The hub's repositories hold it as
 checkpoints hold it in a `.pth` file with the optimizer and a running mean.
 """
 
-import importlib
-import importlib.util
 import json
 import os
 import pathlib
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sedd_jax.core import names
-from sedd_jax.models import embeddings, tensor_files, torch_file
+from sedd_jax.models import (
+  embeddings,
+  state_dicts,
+  tensor_files,
+  torch_file,
+)
+from sedd_jax.models.state_dicts import CONFIG, SUFFIXES, WEIGHTS, Params
 from sedd_jax.models.tensor_files import PretrainedError
 from sedd_jax.models.transformer import DiffusionTransformer
-
-Params = dict[str, Any]
 
 # The original's name to the place in our tree.  Kernels are transposed.
 _TENSORS = {
@@ -58,17 +58,12 @@ _HEAD_TENSORS = {
 # Not a parameter: it follows from the width of a head, and tells it.
 _FREQUENCIES = 'rotary_emb.inv_freq'
 
-_CONFIG = 'config.json'
-_WEIGHTS = 'model.safetensors'
 # What a folder is searched for, in this order.
 _FOLDER_FILES = (
-  _WEIGHTS,
+  WEIGHTS,
   'pytorch_model.bin',
   'checkpoints-meta/checkpoint.pth',
 )
-_TORCH_SUFFIXES = ('.pt', '.pth', '.bin')
-_SUFFIXES = ('.safetensors', '.npz', *_TORCH_SUFFIXES)
-_HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
 _PROCESSES = {'absorb': 'absorbing', 'uniform': 'uniform'}
 
 
@@ -87,44 +82,19 @@ def _places(num_layers: int) -> dict[str, tuple[str, int | None]]:
   return places
 
 
-def _get(tree: Mapping[str, Any], place: str) -> Any:
-  for key in place.split('.'):
-    tree = tree[key]
-  return tree
-
-
-def _set(tree: dict[str, Any], place: str, value: Any) -> None:
-  *groups, last = place.split('.')
-  for key in groups:
-    tree = tree.setdefault(key, {})
-  tree[last] = value
-
-
-def _require(
-  tensors: Mapping[str, np.ndarray], name: str, unknown: Collection[str] = ()
-) -> np.ndarray:
-  """A tensor that has to be there; `unknown` may hold it under a wrong name."""
-  if name not in tensors:
-    hint = f'; unknown here, {names.alternatives(name, unknown)}'
-    raise PretrainedError(f'no tensor {name!r}{hint if unknown else ""}')
-  return tensors[name]
-
-
 def _sizes(
   tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
 ) -> dict[str, Any]:
   """What the tensors and the config say about the network, held together."""
-  table = _require(tensors, 'vocab_embed.embedding')
+  table = state_dicts.require(tensors, 'vocab_embed.embedding')
   if table.ndim != 2:
     raise PretrainedError(
       f"tensor 'vocab_embed.embedding' has shape {table.shape}, not two axes"
     )
   num_states, hidden_size = table.shape
-  # Counted, so that a gap in the numbers shows up as a missing tensor.
-  numbers = [re.match(r'blocks\.(\d+)\.', name) for name in tensors]
-  num_layers = len({match[1] for match in numbers if match})
-  _require(tensors, 'blocks.0.norm1.weight')
-  cond_size = _require(tensors, 'sigma_map.mlp.0.bias').size
+  num_layers = state_dicts.count_layers(tensors, 'blocks.')
+  state_dicts.require(tensors, 'blocks.0.norm1.weight')
+  cond_size = state_dicts.require(tensors, 'sigma_map.mlp.0.bias').size
   if not num_states * hidden_size * cond_size:
     raise PretrainedError(
       f'a network of {num_states} states, hidden size {hidden_size} and '
@@ -135,7 +105,7 @@ def _sizes(
   graph = (config.get('graph') or {}).get('type')
   if graph is not None and graph not in _PROCESSES:
     raise PretrainedError(
-      f'{_CONFIG}: unknown graph.type {graph!r}; '
+      f'{CONFIG}: unknown graph.type {graph!r}; '
       f'{names.alternatives(str(graph), _PROCESSES)}'
     )
   num_heads = model.get('n_heads')
@@ -157,16 +127,16 @@ def _sizes(
     num_heads = heads if num_heads is None else num_heads
     if num_heads != heads:
       raise PretrainedError(
-        f'{_CONFIG} says model.n_heads = {num_heads!r}, the tensors {heads}'
+        f'{CONFIG} says model.n_heads = {num_heads!r}, the tensors {heads}'
       )
   if type(num_heads) is not int or num_heads < 1:
     raise PretrainedError(
       f'the number of heads is unknown: neither a tensor {_FREQUENCIES!r} nor '
-      f'model.n_heads in a {_CONFIG}'
+      f'model.n_heads in a {CONFIG}'
     )
   if hidden_size % (2 * num_heads):
     raise PretrainedError(
-      f'{_CONFIG} says model.n_heads = {num_heads}, which does not divide the '
+      f'{CONFIG} says model.n_heads = {num_heads}, which does not divide the '
       f'hidden size of {hidden_size} into even parts'
     )
   found = {
@@ -178,12 +148,12 @@ def _sizes(
     said = model.get(field.removeprefix('model.'), value)
     if said != value:
       raise PretrainedError(
-        f'{_CONFIG} says {field} = {said!r}, the tensors {value}'
+        f'{CONFIG} says {field} = {said!r}, the tensors {value}'
       )
   scale = model.get('scale_by_sigma')
   if scale is not None and type(scale) is not bool:
     raise PretrainedError(
-      f'{_CONFIG}: model.scale_by_sigma must be true or false, not {scale!r}'
+      f'{CONFIG}: model.scale_by_sigma must be true or false, not {scale!r}'
     )
   return {
     'num_states': num_states,
@@ -196,32 +166,9 @@ def _sizes(
   }
 
 
-def _expected_shapes(sizes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-  """Shape of each of the original's tensors, from those of our network."""
-  network = DiffusionTransformer(
-    **{
-      key: sizes[key]
-      for key in (
-        'num_states',
-        'hidden_size',
-        'num_layers',
-        'num_heads',
-        'cond_size',
-      )
-    }
-  )
-  params = jax.eval_shape(
-    network.init,
-    jax.random.key(0),
-    jnp.zeros((1, 2), jnp.int32),
-    jnp.ones((1,), jnp.float32),
-  )['params']
-  shapes = {}
-  for name, (place, layer) in _places(sizes['num_layers']).items():
-    shape = _get(params, place).shape
-    shape = shape if layer is None else shape[1:]
-    shapes[name] = shape[::-1] if place.endswith('kernel') else shape
-  return shapes
+def _network(sizes: Mapping[str, Any]) -> DiffusionTransformer:
+  fields = 'num_states hidden_size num_layers num_heads cond_size'.split()
+  return DiffusionTransformer(**{key: sizes[key] for key in fields})
 
 
 def from_state_dict(
@@ -249,32 +196,9 @@ def from_state_dict(
       name.removeprefix('module.'): tensor for name, tensor in tensors.items()
     }
   sizes = _sizes(tensors, config or {})
-  expected = _expected_shapes(sizes)
-  unknown = [name for name in tensors if name not in (*expected, _FREQUENCIES)]
-  for name, shape in expected.items():
-    tensor = _require(tensors, name, unknown)
-    if tensor.shape != shape:
-      raise PretrainedError(
-        f'tensor {name!r} has shape {tensor.shape}, not {shape}'
-      )
-    if not jnp.issubdtype(tensor.dtype, jnp.floating):
-      raise PretrainedError(f'tensor {name!r} holds {tensor.dtype}, no floats')
-  if unknown:
-    raise PretrainedError(
-      f'unknown tensor {unknown[0]!r} ({len(unknown)} in all); '
-      f'{names.alternatives(unknown[0], expected)}'
-    )
-  params: Params = {}
-  for name, (place, layer) in _places(sizes['num_layers']).items():
-    tensor = np.asarray(tensors[name], np.float32)
-    tensor = tensor.T if place.endswith('kernel') else tensor
-    if layer is None:
-      _set(params, place, np.array(tensor, order='C'))
-      continue
-    if not layer:
-      shape = (sizes['num_layers'], *tensor.shape)
-      _set(params, place, np.empty(shape, np.float32))
-    _get(params, place)[layer] = tensor
+  places = _places(sizes['num_layers'])
+  shapes = state_dicts.shapes_of(_network(sizes), places)
+  params = state_dicts.to_params(tensors, places, shapes, (_FREQUENCIES,))
   return params, sizes
 
 
@@ -299,7 +223,7 @@ def to_state_dict(
       tensors[_FREQUENCIES] = embeddings.frequencies(
         hidden_size // num_heads // 2
       ).astype(np.float32)
-    tensor = np.asarray(_get(host, place), np.float32)
+    tensor = np.asarray(state_dicts.get(host, place), np.float32)
     tensor = tensor if layer is None else tensor[layer]
     tensors[name] = tensor.T if place.endswith('kernel') else tensor
   return tensors
@@ -316,18 +240,7 @@ def _torch_tensors(path: pathlib.Path, use_ema: bool) -> dict[str, np.ndarray]:
       state = content['model']
       if use_ema and content.get('ema') is not None:
         state = _with_mean(state, content['ema'])
-    if not isinstance(state, Mapping):
-      raise PretrainedError(
-        f'neither a state dict nor a training checkpoint, but a '
-        f'{type(state).__name__}'
-      )
-    for name, tensor in state.items():
-      if not isinstance(tensor, torch_file.TorchTensor):
-        raise PretrainedError(
-          f'entry {name!r} is no tensor but a {type(tensor).__name__}; a '
-          "training checkpoint has its tensors under 'model'"
-        )
-    return {str(name): file.array(tensor) for name, tensor in state.items()}
+    return state_dicts.of_torch(file, state)
 
 
 def _with_mean(state: Mapping[str, Any], ema: Any) -> dict[str, Any]:
@@ -348,10 +261,7 @@ def _with_mean(state: Mapping[str, Any], ema: Any) -> dict[str, Any]:
 
 
 def _parsed_config(text: str, where: str) -> dict[str, Any]:
-  try:
-    config = json.loads(text)
-  except ValueError as error:
-    raise PretrainedError(f'{where} is no JSON: {error}') from None
+  config = state_dicts.parsed_config(text, where)
   # Some versions of the hub's library put the config one level down.
   if isinstance(config, dict) and isinstance(config.get('config'), dict):
     config = config['config']
@@ -361,42 +271,6 @@ def _parsed_config(text: str, where: str) -> dict[str, Any]:
   ):
     raise PretrainedError(f'{where} does not hold groups model and graph')
   return config
-
-
-def _from_hub(name: str) -> pathlib.Path:
-  """Downloads config and weights of a hub's repository; their folder."""
-  if importlib.util.find_spec('huggingface_hub') is None:
-    raise PretrainedError(
-      f'{name!r} is no file or folder here; to download it from the hub: '
-      "pip install 'sedd_jax[hub]'"
-    )
-  hub = importlib.import_module('huggingface_hub')
-  try:
-    hub.hf_hub_download(name, _CONFIG)
-    return pathlib.Path(hub.hf_hub_download(name, _WEIGHTS)).parent
-  # The library's own errors, those of its HTTP client, a missing network.
-  except Exception as error:
-    text = ' '.join(f'{type(error).__name__}: {error}'.split())
-    raise PretrainedError(
-      f'{name!r} is no file or folder here, and the hub did not give it: {text}'
-    ) from error
-
-
-def _located(path: str | os.PathLike) -> pathlib.Path:
-  """The file that a path, folder or hub id stands for."""
-  found = pathlib.Path(path)
-  if not found.exists():
-    if not isinstance(path, str) or not _HUB_ID.fullmatch(path):
-      raise PretrainedError(f'{str(path)!r} does not exist')
-    found = _from_hub(path)
-  if found.is_dir():
-    files = [found / name for name in _FOLDER_FILES]
-    if not any(file.is_file() for file in files):
-      raise PretrainedError(f'{found} holds none of {", ".join(_FOLDER_FILES)}')
-    found = next(file for file in files if file.is_file())
-  if found.suffix not in _SUFFIXES:
-    raise PretrainedError(f'{found} ends in none of {", ".join(_SUFFIXES)}')
-  return found
 
 
 def load_sedd(
@@ -418,20 +292,20 @@ def load_sedd(
     PretrainedError: in one line that names the file and what is wrong with it.
     OSError: for a file that cannot be opened.
   """
-  file = _located(path)
+  file = state_dicts.located(path, _FOLDER_FILES)
   config: dict[str, Any] = {}
-  beside = file.parent / _CONFIG
+  beside = file.parent / CONFIG
   try:
     if file.suffix == '.npz':
       tensors = tensor_files.read_npz(file)
-      if _CONFIG in tensors:
-        config = _parsed_config(str(tensors.pop(_CONFIG)), _CONFIG)
+      if CONFIG in tensors:
+        config = _parsed_config(str(tensors.pop(CONFIG)), CONFIG)
     elif file.suffix == '.safetensors':
       tensors = tensor_files.read_safetensors(file)
     else:
       tensors = _torch_tensors(file, use_ema)
     if file.suffix != '.npz' and beside.is_file():
-      config = _parsed_config(beside.read_text('utf-8'), _CONFIG)
+      config = _parsed_config(beside.read_text('utf-8'), CONFIG)
     return from_state_dict(tensors, config)
   except PretrainedError as error:
     text = str(error)
@@ -463,18 +337,18 @@ def save_sedd(
       the original does not have.
   """
   path = pathlib.Path(path)
-  if path.suffix in _SUFFIXES and path.suffix != '.npz':
+  if path.suffix in SUFFIXES and path.suffix != '.npz':
     raise ValueError(f'{path} must be a folder or end in .npz')
   if not sizes.get('num_heads'):
     raise ValueError("sizes need 'num_heads'")
   tensors = to_state_dict(params, sizes['num_heads'])
   text = json.dumps(_config_of(params, sizes, config or {}), indent=2)
   if path.suffix == '.npz':
-    tensor_files.write_npz(path, {**tensors, _CONFIG: np.array(text)})
+    tensor_files.write_npz(path, {**tensors, CONFIG: np.array(text)})
     return
   path.mkdir(parents=True, exist_ok=True)
-  tensor_files.write_safetensors(path / _WEIGHTS, tensors)
-  (path / _CONFIG).write_text(text + '\n', 'utf-8')
+  tensor_files.write_safetensors(path / WEIGHTS, tensors)
+  (path / CONFIG).write_text(text + '\n', 'utf-8')
 
 
 def _config_of(

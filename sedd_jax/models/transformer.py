@@ -210,19 +210,7 @@ class DiffusionTransformer(nn.Module):
     dropout_keys: Array | None,
   ) -> tuple[Array, Array]:
     """Residual stream after the last block, and the conditioning vector."""
-    shapes.require_tokens(x_t, 'x_t')
-    if x_t.ndim != 2 or sigma.shape != x_t.shape[:1]:
-      raise ValueError(
-        f'x_t {x_t.shape} and sigma {sigma.shape} do not fit: [batch, length] '
-        'and [batch]'
-      )
-    if valid is not None and valid.shape != x_t.shape:
-      raise ValueError(f'valid {valid.shape} does not fit x_t {x_t.shape}')
-    if dropout_keys is not None and dropout_keys.shape != x_t.shape[:1]:
-      raise ValueError(
-        f'dropout_keys {dropout_keys.shape} are not one typed key for each '
-        f'row of x_t {x_t.shape}'
-      )
+    shapes.require_network_input(x_t, sigma, valid, dropout_keys)
     cond = jax.nn.silu(self.sigma_embed(sigma))
     layer_numbers = jnp.arange(self.num_layers, dtype=jnp.int32)
     h, _ = self.blocks(

@@ -120,13 +120,15 @@ class Spindle(base.Steps):
   # Compared by value, with an array among the values.
   __hash__ = None  # type: ignore[assignment]
 
-  def _deviation(self, tokens: Array | None) -> Array:
+  def _deviation(
+    self, tokens: Array | None, valid: Array | None = None
+  ) -> Array:
     """d of tokens `[..., length]`, or of the vocabulary where None."""
     table = jnp.asarray(self.measure, numerics.compute_dtype())
     measure = table if tokens is None else table[tokens]
     mean = jnp.asarray(self.corpus_mean, table.dtype)
     if self.mean == 'sentence' and tokens is not None:
-      counted = measure > 0
+      counted = measure > 0 if valid is None else (measure > 0) & valid
       total = jnp.sum(jnp.where(counted, measure, 0), axis=-1, keepdims=True)
       mean = total / jnp.maximum(
         jnp.sum(counted, axis=-1, keepdims=True), 1
@@ -157,12 +159,19 @@ class Spindle(base.Steps):
     step = jnp.asarray(step)[..., None]
     return self._share(step, deviation.reshape((1,) * (step.ndim - 1) + (-1,)))
 
-  def level(self, step: ArrayLike, tokens: Array | None = None) -> Array:
+  def level(
+    self,
+    step: ArrayLike,
+    tokens: Array | None = None,
+    valid: Array | None = None,
+  ) -> Array:
     """Total noise of each token after so many steps, `[..., length]`.
 
     Args:
       step: integers in [0, num_steps]; a scalar, or of the tokens' rank.
       tokens: `[..., length]` int32, clean tokens.
+      valid: `[..., length]` bool, those that the sentence's mean is over; all
+        by default.
 
     Returns:
       -log alpha_bar; infinite where nothing is left.
@@ -174,7 +183,7 @@ class Spindle(base.Steps):
       raise ValueError(
         'Spindle: levels are those of tokens, and none are given'
       )
-    deviation = self._deviation(tokens)
+    deviation = self._deviation(tokens, valid)
     step = jnp.asarray(step)
     if step.ndim not in (0, tokens.ndim):
       raise ValueError(

@@ -42,6 +42,7 @@ def make(
   *,
   hybrid: float = 0.0,
   decoder: str = 'posterior',
+  timed: bool = True,
 ) -> base.System:
   """The system of a config, for data with a vocabulary.
 
@@ -53,6 +54,7 @@ def make(
       models have 0 and 0.01.
     decoder: 'posterior', as the released code for text, or 'x0', as that for
       images.
+    timed: whether the network is told the step.
 
   Returns:
     The system.
@@ -70,7 +72,7 @@ def make(
       '(data.ordered is False)'
     )
   chain = step_bound.Chain(process, schedule, decoder)
-  denoiser = denoiser_lib.make(config, process)
+  denoiser = denoiser_lib.make(config, process, timed=timed)
   noise = None
   if config.training.refresh_every:
     if not isinstance(process, NearestNeighbor):

@@ -1,11 +1,14 @@
 """The network of the systems that predict x_0, told x_t and the time."""
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sedd_jax.models import Bert, bert_weights
 from sedd_jax.processes import TokenProcess
 from sedd_jax.systems import parts
 
@@ -22,11 +25,14 @@ class Denoiser(NamedTuple):
       [batch, length], u [batch]) -> logits [batch, length, vocab_size]` at the
       share u = t / T of the time.
     features_of: the same, but what the head's linear map is applied to.
+    load_pretrained: `(path) -> params` reads published weights, or None where
+      there are none for the network.
   """
 
   init: Callable[[Array], Any]
   logits_of: Callable[..., Callable[[Array, Array], Array]]
   features_of: Callable[..., Callable[[Array, Array], Array]]
+  load_pretrained: Callable[[str | os.PathLike], Any] | None = None
 
 
 def make(config: Any, process: TokenProcess, *, timed: bool = True) -> Denoiser:
@@ -35,7 +41,8 @@ def make(config: Any, process: TokenProcess, *, timed: bool = True) -> Denoiser:
   Args:
     config: the whole config.
     process: has `num_states` and `vocab_size`.
-    timed: whether the network is told the time; else it is told 0.
+    timed: whether the network is told the time; else it is told 0.  A network
+      with a field for that is told it where the field says so.
 
   Returns:
     The denoiser.
@@ -44,7 +51,14 @@ def make(config: Any, process: TokenProcess, *, timed: bool = True) -> Denoiser:
     ValueError: for names or numbers that do not fit.
   """
   network = parts.make_network(config, process.num_states)
-  scale = _TIME_SCALE if timed else 0.0
+  told = getattr(network, 'timed', timed)
+  if timed and not told:
+    raise ValueError(
+      f'system {config.system.name} tells the time, and model.name '
+      f"{config.model.name!r} has no place for it: use model.args.time='layer' "
+      "or 'prefix', or system.args.timed=False"
+    )
+  scale = _TIME_SCALE if told else 0.0
 
   def applied(params, valid, dropout_keys, **how):
     def apply(x_t, u):
@@ -67,4 +81,49 @@ def make(config: Any, process: TokenProcess, *, timed: bool = True) -> Denoiser:
     x_t, time = jnp.zeros((1, 2), jnp.int32), jnp.ones(1)
     return network.init(key, x_t, time)['params']
 
-  return Denoiser(init, logits_of, features_of)
+  load_pretrained = None
+  if isinstance(network, Bert):
+    masked = process.num_states > process.vocab_size
+
+    def load_pretrained(path):
+      start = init(jax.random.key(config.seed))
+      return _load_bert(path, network, start, masked)
+
+  return Denoiser(init, logits_of, features_of, load_pretrained)
+
+
+def _load_bert(
+  path: str | os.PathLike, network: Bert, params: Any, masked: bool
+) -> Any:
+  """BERT's weights; those that tell the time are as in `params`.
+
+  Args:
+    path: of `bert_weights.load_bert`.
+    network: what they are for.
+    params: its own.
+    masked: whether its last state is the mask.
+
+  Returns:
+    Parameters.
+
+  Raises:
+    ValueError: for weights of another size.
+  """
+  loaded, sizes = bert_weights.load_bert(path)
+  if not masked:
+    sizes['num_states'] -= 1
+    loaded['embed']['embedding'] = loaded['embed']['embedding'][:-1]
+    loaded['head']['bias'] = loaded['head']['bias'][:-1]
+  wanted = {name: getattr(network, name) for name in sizes}
+  wanted['mlp_size'] = network.mlp_size or 4 * network.hidden_size
+  for name, value in wanted.items():
+    if sizes[name] != value:
+      hint = f' (data.tokenizer={path})' if name == 'num_states' else ''
+      raise ValueError(
+        f'{path} has {name} = {sizes[name]}, the config makes it {value}{hint}'
+      )
+  if network.time == 'layer':
+    loaded['blocks']['time'] = params['blocks']['time']
+  elif network.time == 'prefix':
+    loaded['time_token'] = params['time_token']
+  return loaded

@@ -75,18 +75,25 @@ class SpindleChain(step_bound.Chain):
     least, most = self.floor * base, 1 - self.floor * (1 - base)
     return jnp.where(final, 1, jnp.clip(rate, least, most))
 
-  def level_at(self, x_0: Array, step: Array) -> Array:
+  def level_at(
+    self, x_0: Array, step: Array, valid: Array | None = None
+  ) -> Array:
     """Levels of the tokens after `step [batch]`, `[batch, length]`."""
-    return self.spindle.level(step[:, None], x_0)
+    return self.spindle.level(step[:, None], x_0, valid)
 
   def _masked(self, x_t: Array) -> Array:
     return x_t == self.process.num_states - 1
 
   def step_nats(
-    self, logits: Array, x_t: Array, x_0: Array, step: Array
+    self,
+    logits: Array,
+    x_t: Array,
+    x_0: Array,
+    step: Array,
+    valid: Array | None = None,
   ) -> Array:
     """The term of a step in what the protocol reports, `[batch, length]`."""
-    s, t = (self.level_at(x_0, at) for at in (step - 1, step))
+    s, t = (self.level_at(x_0, at, valid) for at in (step - 1, step))
     if self.protocol == 'diffusion_bert':
       beta = 1 / (self.schedule.num_steps - step + 1)
       return variational.base_transition_nats(
@@ -101,10 +108,15 @@ class SpindleChain(step_bound.Chain):
     return variational.reveal_nats(logits, masked, x_0, rate, own)
 
   def loss_nats(
-    self, logits: Array, x_t: Array, x_0: Array, step: Array
+    self,
+    logits: Array,
+    x_t: Array,
+    x_0: Array,
+    step: Array,
+    valid: Array | None = None,
   ) -> Array:
     """Cross entropy by the true token's rate: the paper's, and no bound."""
-    s, t = (self.level_at(x_0, at) for at in (step - 1, step))
+    s, t = (self.level_at(x_0, at, valid) for at in (step - 1, step))
     return variational.step_nats(logits, x_t, x_0, s, t, process=self.process)
 
   def prior_nats(
@@ -128,7 +140,14 @@ class SpindleChain(step_bound.Chain):
 
 def examples() -> tuple[dict[str, Any], ...]:
   """Fields of configs for the contract tests."""
-  return ({**step_bound.EXAMPLE, 'schedule.name': 'spindle'},)
+  corpus = {**step_bound.EXAMPLE, 'schedule.name': 'spindle'}
+  sentence = {
+    'schedule.args.mean': 'sentence',
+    'eval.protocol': 'loose',
+    'model.name': 'bert',
+    'model.args.time': 'prefix',
+  }
+  return corpus, {**corpus, **sentence}
 
 
 def make(

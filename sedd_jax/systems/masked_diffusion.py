@@ -32,7 +32,8 @@ METHODS = ('ancestral',)
 
 def examples() -> tuple[dict[str, Any], ...]:
   """Fields of configs for the contract tests."""
-  return ({'sampling.method': 'ancestral'},)
+  continuous = {'sampling.method': 'ancestral'}
+  return continuous, {**continuous, 'system.args.num_steps': 6}
 
 
 def make(
@@ -204,4 +205,5 @@ def _continuous(
     sample=sample,
     check_request=check_request,
     score_fn=score_fn,
+    load_pretrained=denoiser.load_pretrained,
   )

@@ -21,7 +21,15 @@ TASKS = ('spellcheck',)
 
 def examples() -> tuple[dict[str, Any], ...]:
   """Fields of configs for the contract tests."""
-  return ({'process.name': 'uniform', **step_bound.EXAMPLE},)
+  uniform = {'process.name': 'uniform', **step_bound.EXAMPLE}
+  direct = {
+    'system.args.parametrization': 'direct',
+    'system.args.importance': False,
+    'sampling.steps': 6,
+    'model.name': 'bert',
+    'model.args.time': 'layer',
+  }
+  return uniform, {**uniform, **direct}
 
 
 def make(

@@ -251,15 +251,23 @@ def make_network(config: Any, num_states: int, causal: bool = False) -> Any:
     A Linen module with `__call__` and `features`, as `DiffusionTransformer`.
 
   Raises:
-    ValueError: an unknown name, or arguments that do not fit.
+    ValueError: an unknown name, arguments that do not fit, or a network that is
+      too short for data.seq_len.
   """
-  return names.build(
+  network = names.build(
     models.MODELS,
     config.model.name,
     'model',
     config.model.args,
     {'num_states': num_states, 'causal': causal, **_fields(config.model)},
   )
+  longest = getattr(network, 'max_length', None)
+  if longest is not None and config.data.seq_len > longest:
+    raise ValueError(
+      f'data.seq_len {config.data.seq_len} is more than the {longest} tokens '
+      f'that model {config.model.name!r} takes (model.args.max_positions)'
+    )
+  return network
 
 
 def _fields(group: Any) -> dict[str, Any]:

@@ -70,7 +70,12 @@ class Chain:
         raise ValueError(f'unknown {kind} {value!r}: use {", ".join(known)}')
 
   def step_nats(
-    self, logits: Array, x_t: Array, x_0: Array, step: Array
+    self,
+    logits: Array,
+    x_t: Array,
+    x_0: Array,
+    step: Array,
+    valid: Array | None = None,
   ) -> Array:
     """The bound's term of a step, `[batch, length]` in nats.
 
@@ -79,11 +84,12 @@ class Chain:
       x_t: `[batch, length]` int32, drawn at `step`.
       x_0: `[batch, length]` int32.
       step: `[batch]`, from 1 to T; at 1 the term is the reconstruction's.
+      valid: `[batch, length]` bool, not padding; None if there is none.
 
     Returns:
       KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); at t = 1 -log p(x_0 | x_1).
     """
-    s, t = (self.level_at(x_0, at) for at in (step - 1, step))
+    s, t = (self.level_at(x_0, at, valid) for at in (step - 1, step))
     if self.parametrization == 'direct':
       truth = posterior(self.process, x_t, x_0, s, t)
       return variational.divergence(
@@ -95,9 +101,11 @@ class Chain:
     plain = variational.decoder_nats(logits, x_0)
     return jnp.where(step[:, None] == 1, plain, nats)
 
-  def level_at(self, x_0: Array, step: Array) -> Array:
+  def level_at(
+    self, x_0: Array, step: Array, valid: Array | None = None
+  ) -> Array:
     """Levels after `step [batch]`, of the tokens' rank."""
-    del x_0
+    del x_0, valid
     return self.schedule.level(step)[:, None]
 
   def reverse_fn(self) -> Callable[..., Array] | None:
@@ -109,13 +117,23 @@ class Chain:
     return ancestral.distance_to_prior(self.process, self.schedule)
 
   def loss_nats(
-    self, logits: Array, x_t: Array, x_0: Array, step: Array
+    self,
+    logits: Array,
+    x_t: Array,
+    x_0: Array,
+    step: Array,
+    valid: Array | None = None,
   ) -> Array:
     """What training minimises at a step: its term of the bound."""
-    return self.step_nats(logits, x_t, x_0, step)
+    return self.step_nats(logits, x_t, x_0, step, valid)
 
   def noisy(
-    self, keys: Array, x_0: Array, step: Array, kept: Array | None = None
+    self,
+    keys: Array,
+    x_0: Array,
+    step: Array,
+    kept: Array | None = None,
+    valid: Array | None = None,
   ) -> Array:
     """A draw of x_t given x_0, int32 `[batch, length]`.
 
@@ -124,12 +142,13 @@ class Chain:
       x_0: `[batch, length]` int32.
       step: `[batch]`, t.
       kept: `[batch, length]` bool, tokens outside the noise; none by default.
+      valid: `[batch, length]` bool, not padding; None if there is none.
     """
 
     def one(key, tokens, level):
       return self.process.sample(key, tokens, 0.0, level)
 
-    x_t = jax.vmap(one)(keys, x_0, self.level_at(x_0, step))
+    x_t = jax.vmap(one)(keys, x_0, self.level_at(x_0, step, valid))
     return x_t if kept is None else jnp.where(kept, x_0, x_t)
 
   def prior_nats(
@@ -210,7 +229,7 @@ def bound(
       'with eval.points = num_steps - 1 sums over all of them'
     )
   inner = chain.schedule.num_steps - 1
-  counted = parts.counted(x_0, counted, kept)
+  valid, counted = counted, parts.counted(x_0, counted, kept)
   keys = keys_lib.example_keys(key, index)
 
   def total(nats):
@@ -218,9 +237,9 @@ def bound(
 
   def nats_at(place, step):
     place_keys = keys_lib.folded(keys, place)
-    x_t = chain.noisy(place_keys, x_0, step, kept)
+    x_t = chain.noisy(place_keys, x_0, step, kept, valid)
     logits = logits_fn(x_t, step)
-    return total(chain.step_nats(logits, x_t, x_0, step))
+    return total(chain.step_nats(logits, x_t, x_0, step, valid))
 
   def integrand(place, u):
     step = 2 + jnp.minimum(jnp.floor(u * inner).astype(jnp.int32), inner - 1)

@@ -129,14 +129,14 @@ def make(
     noise_keys = keys_lib.folded(keys, 0)
     dropout_keys = keys_lib.folded(keys, 1) if config.model.dropout else None
     current = chain_of(aux)
-    x_t = current.noisy(noise_keys, x_0, step, given)
+    x_t = current.noisy(noise_keys, x_0, step, given, valid)
     logits = logits_of(params, valid, dropout_keys)(x_t, step)
     counted = parts.counted(x_0, valid, given)
 
     def total(nats):
       return jnp.sum(jnp.where(counted, nats, 0), axis=-1)
 
-    nats = total(current.loss_nats(logits, x_t, x_0, step))
+    nats = total(current.loss_nats(logits, x_t, x_0, step, valid))
     tokens = jnp.sum(counted, axis=-1).astype(nats.dtype)
     objective, terms = weight * nats, {}
     if hybrid:
@@ -220,4 +220,5 @@ def make(
     bound=bound,
     sample=sample,
     check_request=check_request,
+    load_pretrained=denoiser.load_pretrained,
   )

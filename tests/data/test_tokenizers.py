@@ -190,6 +190,32 @@ def test_a_tokenizer_file(tmp_path):
     tokenizers.make(str(path))
 
 
+def test_word_pieces(tmp_path):
+  pytest.importorskip('tokenizers')
+  words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'naive', 'cat', '##s']
+  words += ['.', '[', ']', 'mask']
+  (tmp_path / 'vocab.txt').write_text('\n'.join(words) + '\n', 'utf-8')
+  tokenizer = tokenizers.make(str(tmp_path))
+  assert (tokenizer.vocab_size, tokenizer.separator) == (12, 3)
+  ids = tokenizer.encode('Naïve CATS.')
+  np.testing.assert_array_equal(ids, [5, 6, 7, 8])
+  assert tokenizer.decode(ids) == 'naive cats.'
+  assert tokenizer.num_characters(ids) == len('naive cats.')
+  np.testing.assert_array_equal(tokenizer.encode('dog'), [1])
+  # Special tokens in a text are text.
+  np.testing.assert_array_equal(tokenizer.encode('[MASK]'), [9, 11, 10])
+  assert tokenizer.decode([5, 12, 6]) == 'naive [MASK] cat'
+  cased = tokenizer.sha256
+  settings = tmp_path / 'tokenizer_config.json'
+  settings.write_text('{"do_lower_case": false}')
+  tokenizer = tokenizers.make(str(tmp_path))
+  np.testing.assert_array_equal(tokenizer.encode('cat CAT'), [6, 1])
+  assert tokenizer.sha256 != cased
+  settings.write_text('{')
+  with pytest.raises(DataError, match='not a vocab.txt'):
+    tokenizers.make(str(tmp_path))
+
+
 def test_gpt2_says_where_its_files_are_wanted(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))

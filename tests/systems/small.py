@@ -27,11 +27,8 @@ def config_of(**changes):
 
 def example_of(fields):
   """The config of one of a system's examples, a dict of dotted fields."""
-  return config_of(
-    sampling__steps=4,
-    eval__points=2,
-    **{path.replace('.', '__'): value for path, value in fields.items()},
-  )
+  fields = {'sampling.steps': 4, 'eval.points': 2, **fields}
+  return config_of(**{k.replace('.', '__'): v for k, v in fields.items()})
 
 
 def in_steps(name, num_steps, **changes):

@@ -1,6 +1,7 @@
 """DiffusionBERT: the original's numbers, and a bound that is one."""
 
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,13 @@ import pytest
 import sedd_jax as sj
 from sedd_jax import systems
 from sedd_jax.losses import variational
+from sedd_jax.models import tensor_files
 from sedd_jax.noise_schedules import Spindle
 from sedd_jax.samplers import ancestral
 from sedd_jax.systems import step_bound
 from sedd_jax.systems.diffusion_bert import SpindleChain
 from tests import golden_numbers, oracles
+from tests.models import bert_reference
 from tests.systems import small
 
 PROCESS = sj.processes.Absorbing(vocab_size=2)
@@ -312,3 +315,79 @@ def test_loss_bound_and_samples(changes):
 def test_mistakes(changes, told):
   with pytest.raises(ValueError, match=told):
     system_of(**changes)
+
+
+def with_bert(tokens=20, **changes):
+  """The system with the golden BERT's sizes, on so many tokens."""
+  config = small.in_steps(
+    'diffusion_bert',
+    4,
+    **{
+      'schedule__name': 'spindle',
+      'model__name': 'bert',
+      'model__hidden_size': 16,
+      'model__num_layers': 2,
+      'model__args__mlp_size': 40,
+      'model__args__max_positions': 24,
+      **changes,
+    },
+  )
+  info = types.SimpleNamespace(
+    vocab_size=tokens, token_counts=lambda: np.ones(tokens)
+  )
+  return systems.make(config, info)
+
+
+@pytest.fixture(scope='module')
+def bert_folder(tmp_path_factory):
+  golden = golden_numbers.load('bert')
+  folder = tmp_path_factory.mktemp('bert')
+  tensors = {k[3:]: golden[k] for k in golden if k.startswith('sd/')}
+  tensor_files.write_safetensors(folder / 'model.safetensors', tensors)
+  (folder / 'config.json').write_text('{"num_attention_heads": 2}')
+  (folder / 'vocab.txt').write_text('\n'.join(bert_reference.VOCABULARY))
+  return folder
+
+
+@pytest.mark.parametrize('time', ['none', 'layer', 'prefix'])
+def test_weights_of_bert_start_a_system(bert_folder, time):
+  system = with_bert(model__args__time=time)
+  params = system.load_pretrained(bert_folder)
+  wanted, aux = jax.jit(system.init)(jax.random.key(0))
+  assert jax.tree.map(np.shape, params) == jax.tree.map(
+    lambda leaf: leaf.shape, wanted
+  )
+  batch = {**small.batch_of(2), 'tokens': np.full((2, small.LENGTH), 7)}
+  if time == 'layer':
+    loss = jax.jit(system.loss)(params, aux, jax.random.key(1), batch)
+    assert np.isfinite(loss.nats).all()
+
+
+@pytest.mark.parametrize(
+  'tokens,changes,message',
+  [
+    (19, {}, r'num_states = 21, the config makes it 20 \(data.tokenizer='),
+    (20, {'model__args__mlp_size': None}, 'mlp_size = 40, .* makes it 64'),
+    (20, {'model__hidden_size': 32}, 'hidden_size = 16, .* makes it 32'),
+  ],
+)
+def test_weights_of_another_size(bert_folder, tokens, changes, message):
+  with pytest.raises(ValueError, match=message):
+    with_bert(tokens, **changes).load_pretrained(bert_folder)
+
+
+def test_what_tells_the_time():
+  for changes, message in (
+    ({'system__args__timed': True}, "model.args.time='layer' or 'prefix'"),
+    ({'model__args__max_positions': 7}, 'data.seq_len 6 is more than the 5'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      with_bert(**changes)
+  with pytest.raises(ValueError, match='not causal'):
+    small.made(
+      small.config_of(
+        system__name='autoregressive',
+        model__name='bert',
+        sampling__method='autoregressive',
+      )
+    )
