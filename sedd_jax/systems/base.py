@@ -20,7 +20,8 @@ class Loss(NamedTuple):
   Attributes:
     nats: `[batch]`, the example's loss summed over its tokens, in nats.
     weight: `[batch]`, the number of tokens that the loss is about.
-    terms: name to `(sum, weight)`, both `[batch]`: parts worth logging.
+    terms: name to `(sum, weight)`, both `[batch]`: parts worth logging in nats,
+      first the one whose bits are reported where that is not the whole.
     stats: pytree of `[batch, ...]` that `System.update_aux` consumes.
   """
 

@@ -1,6 +1,5 @@
 """The network of the systems that predict x_0, told x_t and the time."""
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from sedd_jax.models import Bert, bert_weights
 from sedd_jax.processes import TokenProcess
-from sedd_jax.systems import parts
+from sedd_jax.processes import base as process_base
+from sedd_jax.systems import parts, weights
 
 # Time in [0, 1] is told to the network at the scale of a level.
 _TIME_SCALE = 1000.0
@@ -32,7 +31,7 @@ class Denoiser(NamedTuple):
   init: Callable[[Array], Any]
   logits_of: Callable[..., Callable[[Array, Array], Array]]
   features_of: Callable[..., Callable[[Array, Array], Array]]
-  load_pretrained: Callable[[str | os.PathLike], Any] | None = None
+  load_pretrained: weights.Loader | None = None
 
 
 def make(config: Any, process: TokenProcess, *, timed: bool = True) -> Denoiser:
@@ -81,49 +80,9 @@ def make(config: Any, process: TokenProcess, *, timed: bool = True) -> Denoiser:
     x_t, time = jnp.zeros((1, 2), jnp.int32), jnp.ones(1)
     return network.init(key, x_t, time)['params']
 
-  load_pretrained = None
-  if isinstance(network, Bert):
-    masked = process.num_states > process.vocab_size
-
-    def load_pretrained(path):
-      start = init(jax.random.key(config.seed))
-      return _load_bert(path, network, start, masked)
-
+  load_pretrained = weights.bert_loader(
+    network,
+    lambda: init(jax.random.key(config.seed)),
+    masked=process_base.has_mask(process),
+  )
   return Denoiser(init, logits_of, features_of, load_pretrained)
-
-
-def _load_bert(
-  path: str | os.PathLike, network: Bert, params: Any, masked: bool
-) -> Any:
-  """BERT's weights; those that tell the time are as in `params`.
-
-  Args:
-    path: of `bert_weights.load_bert`.
-    network: what they are for.
-    params: its own.
-    masked: whether its last state is the mask.
-
-  Returns:
-    Parameters.
-
-  Raises:
-    ValueError: for weights of another size.
-  """
-  loaded, sizes = bert_weights.load_bert(path)
-  if not masked:
-    sizes['num_states'] -= 1
-    loaded['embed']['embedding'] = loaded['embed']['embedding'][:-1]
-    loaded['head']['bias'] = loaded['head']['bias'][:-1]
-  wanted = {name: getattr(network, name) for name in sizes}
-  wanted['mlp_size'] = network.mlp_size or 4 * network.hidden_size
-  for name, value in wanted.items():
-    if sizes[name] != value:
-      hint = f' (data.tokenizer={path})' if name == 'num_states' else ''
-      raise ValueError(
-        f'{path} has {name} = {sizes[name]}, the config makes it {value}{hint}'
-      )
-  if network.time == 'layer':
-    loaded['blocks']['time'] = params['blocks']['time']
-  elif network.time == 'prefix':
-    loaded['time_token'] = params['time_token']
-  return loaded

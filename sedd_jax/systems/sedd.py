@@ -11,10 +11,17 @@ import jax
 import jax.numpy as jnp
 
 from sedd_jax import losses, noise_schedules, samplers
-from sedd_jax.models import heads, pretrained
+from sedd_jax.models import heads
 from sedd_jax.processes import Absorbing, Uniform
 from sedd_jax.processes import base as process_base
-from sedd_jax.systems import base, parts, requests, score_bound, time_proposal
+from sedd_jax.systems import (
+  base,
+  parts,
+  requests,
+  score_bound,
+  time_proposal,
+  weights,
+)
 
 
 def examples() -> tuple[dict[str, Any], ...]:
@@ -168,28 +175,12 @@ def make(config: Any, data_info: Any) -> base.System:
     sample=sample,
     check_request=check_request,
     score_fn=lambda params, aux: log_score_fn(params),
-    load_pretrained=functools.partial(
-      _load_pretrained,
-      network=network,
-      scale_by_sigma=scale_by_sigma,
+    load_pretrained=(
+      weights.sedd_loader(network, scale_by_sigma)
+      or weights.bert_loader(
+        network,
+        lambda: init(jax.random.key(config.seed))[0],
+        masked=scale_by_sigma,
+      )
     ),
   )
-
-
-def _load_pretrained(path, *, network, scale_by_sigma):
-  """Parameters from a checkpoint in the released code's layout."""
-  params, sizes = pretrained.load_sedd(path)
-  wanted = {
-    'num_states': network.num_states,
-    'hidden_size': network.hidden_size,
-    'num_layers': network.num_layers,
-    'num_heads': network.num_heads,
-    'cond_size': network.cond_size,
-    'scale_by_sigma': scale_by_sigma,
-  }
-  for name, value in wanted.items():
-    if sizes[name] is not None and sizes[name] != value:
-      raise ValueError(
-        f'{path} has {name} = {sizes[name]}, the config makes it {value}'
-      )
-  return params

@@ -414,8 +414,10 @@ class _Run:
     means = self._window.means()
     info = self._dataset.info
     loss = means.pop('loss')
+    # Where more than nats of the data is minimised, they are the first term.
+    nats = next(iter(means.get('terms', {}).values()), loss)
     bpc = units.bits_per_character(
-      loss, info.num_tokens['train'], info.num_characters['train']
+      nats, info.num_tokens['train'], info.num_characters['train']
     )
     row = {'step': number, 'loss': loss, 'bpc': bpc, **means}
     if self._evaluate_fn and _due(number, self._training.eval_every):

@@ -1,8 +1,9 @@
 """What a run reports: metrics.jsonl, a progress line, a loss curve, the MFU.
 
 metrics.jsonl has one JSON object a line, in order of `step`, each with `loss`
-(nats per token), `bpc`, `objective`, `grad_norm`, `learning_rate`, where due
-`validation`, and last `timing`, which alone depends on the clock.
+(nats per token), `bpc` (of the loss, or of its first term where it has terms),
+`objective`, `grad_norm`, `learning_rate`, where due `validation`, and last
+`timing`, which alone depends on the clock.
 """
 
 import contextlib
@@ -358,7 +359,11 @@ class Progress:
 
   def report(self, row: Mapping[str, Any]) -> None:
     """Shows a line of metrics.jsonl."""
-    parts = [f'loss {row["loss"]:.4f}', f'bpc {row["bpc"]:.4f}']
+    parts = [f'loss {row["loss"]:.4f}']
+    parts += [
+      f'{name} {value:.4f}' for name, value in row.get('terms', {}).items()
+    ]
+    parts.append(f'bpc {row["bpc"]:.4f}')
     rate = row['timing'].get('tokens_per_second')
     if rate:
       parts.append(f'{rate:,.0f} tokens/s')

@@ -317,10 +317,10 @@ def test_mistakes(changes, told):
     system_of(**changes)
 
 
-def with_bert(tokens=20, **changes):
-  """The system with the golden BERT's sizes, on so many tokens."""
+def with_bert(tokens=20, name='diffusion_bert', **changes):
+  """A system with the golden BERT's sizes, on so many tokens."""
   config = small.in_steps(
-    'diffusion_bert',
+    name,
     4,
     **{
       'schedule__name': 'spindle',
@@ -364,9 +364,33 @@ def test_weights_of_bert_start_a_system(bert_folder, time):
 
 
 @pytest.mark.parametrize(
+  'name,changes',
+  [
+    ('sedd', {'schedule__name': 'log_linear', 'sampling__method': 'tweedie'}),
+    ('masked_diffusion', {'schedule__name': 'cosine'}),
+    (
+      'multinomial',
+      {
+        'process__name': 'uniform',
+        'schedule__name': 'step_betas',
+        'model__args__time': 'layer',
+      },
+    ),
+  ],
+)
+def test_other_systems_begin_from_bert(bert_folder, name, changes):
+  system = with_bert(name=name, **changes)
+  params = system.load_pretrained(bert_folder)
+  wanted, _ = jax.eval_shape(system.init, jax.random.key(0))
+  assert jax.tree.map(np.shape, params) == jax.tree.map(
+    lambda leaf: leaf.shape, wanted
+  )
+
+
+@pytest.mark.parametrize(
   'tokens,changes,message',
   [
-    (19, {}, r'num_states = 21, the config makes it 20 \(data.tokenizer='),
+    (19, {}, 'num_states = 21, the config makes it 20'),
     (20, {'model__args__mlp_size': None}, 'mlp_size = 40, .* makes it 64'),
     (20, {'model__hidden_size': 32}, 'hidden_size = 16, .* makes it 32'),
   ],

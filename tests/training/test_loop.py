@@ -86,7 +86,8 @@ def test_straight_run(straight):
   assert rows[1]['validation']['at'] == 4
   for row in rows:
     assert list(row)[:3] == ['step', 'loss', 'bpc']
-    np.testing.assert_allclose(row['bpc'], row['loss'] / np.log(2) / 2)
+    nats = row['terms']['first']
+    np.testing.assert_allclose(row['bpc'], nats / np.log(2) / 2)
     assert {'objective', 'grad_norm', 'learning_rate', 'terms'} <= set(row)
   np.testing.assert_allclose(rows[0]['learning_rate'], 0.05, rtol=1e-6)
 
