@@ -513,7 +513,10 @@ def load(config: Any, workdir: str | os.PathLike, *, read: bool = True) -> Run:
   experiment = Experiment(config, read=read, workdir=workdir)
   if config.init_from and not has_checkpoint(workdir):
     params, step = experiment.initial_params(), 0
-    aux = jax.jit(experiment.system.init)(jax.random.key(config.seed))[1]
+    system = experiment.system
+    aux = jax.jit(system.init)(jax.random.key(config.seed))[1]
+    if system.refresh is not None:
+      aux = system.refresh(jax.device_get(params), jax.device_get(aux))
   else:
     params, aux, step = restored(
       experiment.system, workdir, config.eval.checkpoint

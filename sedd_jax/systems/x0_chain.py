@@ -4,6 +4,7 @@ Loss, bound and sampler of multinomial diffusion and D3PM, which differ in the
 chain, in the steps that are trained on, and in what is added to the bound.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -13,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from sedd_jax.core import keys as keys_lib
-from sedd_jax.core import names, times
+from sedd_jax.core import names, numerics, times
 from sedd_jax.losses import variational
+from sedd_jax.processes import tabulated
 from sedd_jax.samplers import ancestral
 from sedd_jax.systems import (
   base,
@@ -33,17 +35,34 @@ _FAR = 0.1
 
 
 class Noise(NamedTuple):
-  """Tables of a chain that change while the system learns; kept in its aux.
+  """Tables of a chain as arguments of its programs, kept in the system's aux.
+
+  As constants they would be in every compiled program.
 
   Attributes:
-    first: the tables at the start, a dict of arrays.
+    first: the tables at the start, a pytree of arrays.
     chain_of: the chain of such tables, in traced code too.
-    refreshed: `(params) -> tables`, on the host.
+    refreshed: `(params) -> tables`, on the host, where they change while the
+      system learns.
   """
 
-  first: dict[str, Any]
-  chain_of: Callable[[dict[str, Any]], step_bound.Chain]
-  refreshed: Callable[[Any], dict[str, Any]]
+  first: Any
+  chain_of: Callable[[Any], step_bound.Chain]
+  refreshed: Callable[[Any], Any] | None = None
+
+
+def _tables_of(chain: step_bound.Chain) -> Noise | None:
+  """The tables of a chain's process, or None where it has a closed form."""
+  if not isinstance(chain.process, tabulated.Products):
+    return None
+  leaves, structure = jax.tree.flatten(chain.process)
+  dtype = numerics.compute_dtype()
+
+  def chain_of(leaves):
+    process = jax.tree.unflatten(structure, leaves)
+    return dataclasses.replace(chain, process=process)
+
+  return Noise([jnp.asarray(leaf, dtype) for leaf in leaves], chain_of)
 
 
 def make(
@@ -65,7 +84,7 @@ def make(
     importance: draw the steps that are trained on by their losses.
     hybrid: weight of the cross entropy -log x̂_0(x_0) that each step's term of
       the loss gets besides (arXiv 2107.03006, eq. 5).
-    noise: tables of the chain that change while the system learns.
+    noise: tables of the chain where they change while the system learns.
 
   Returns:
     The system, without tasks.
@@ -81,6 +100,7 @@ def make(
       "eval.time_sampling='quadrature' is for continuous time: a chain in "
       'steps takes stratified or importance'
     )
+  noise = noise or _tables_of(chain)
   last = chain.schedule.num_steps
   distance = chain.distance_to_prior()
   if _FAR < distance < math.inf:
@@ -206,7 +226,7 @@ def make(
     return requests.in_batches(of_batch, request, request.steps + jump)
 
   refresh = None
-  if noise is not None:
+  if noise is not None and noise.refreshed is not None:
     refreshed = noise.refreshed
 
     def refresh(params, aux):

@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from sedd_jax.core import units
 from sedd_jax.systems import base
@@ -242,6 +243,7 @@ def train(
       clock=metrics_lib.Clock(flops_per_token, peak and peak * num_devices),
       writers=[stack.enter_context(writer) for writer in writers],
       best=best,
+      begun_from_elsewhere=restored is None and initial_params is not None,
       trace=stack.enter_context(tracing.Trace(workdir / 'profile', traced)),
     )
     step = functools.partial(
@@ -304,6 +306,7 @@ class _Run:
     clock: metrics_lib.Clock,
     writers: Sequence[Any],
     best: '_Best | None',
+    begun_from_elsewhere: bool,
     trace: tracing.Trace,
   ):
     self._system = system
@@ -322,6 +325,7 @@ class _Run:
     self._writers = writers
     self._best = best
     self._trace = trace
+    self._begun_from_elsewhere = begun_from_elsewhere
     self._indices = parallel.local_indices(training.batch_size)
     self._step_tokens = 0
     self._pending: collections.deque[tuple[int, Any]] = collections.deque()
@@ -336,6 +340,8 @@ class _Run:
     training = self._training
     if self._window.steps and self._line_due(start):
       self._report(state, start)
+    if self._system.refresh and self._begun_from_elsewhere:
+      state = self._refreshed(state, start)
     with _Ahead(self._batch, start, training.num_steps) as batches:
       for number, batch in enumerate(batches, start + 1):
         if self._trace.starts(number):
@@ -451,11 +457,14 @@ class _Run:
     assert self._system.refresh is not None
     params, aux = self._layout.whole((state.params, state.aux))
     try:
-      aux = self._layout.place(self._system.refresh(params, aux))
+      aux = self._system.refresh(params, aux)
     except BaseException:
       self._save(state, number)
       raise
-    return dataclasses.replace(state, aux=aux)
+    if jax.process_count() > 1:
+      # Each has made it; rounding may differ between computers.
+      aux = multihost_utils.broadcast_one_to_all(aux)
+    return dataclasses.replace(state, aux=self._layout.place(aux))
 
   def _stopping(self, number: int) -> bool:
     if jax.distributed.is_initialized() and self._checkpoints.preempted(number):

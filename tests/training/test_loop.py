@@ -254,15 +254,26 @@ def test_aux_does_not_depend_on_devices(tmp_path):
   np.testing.assert_allclose(few.aux, many.aux, rtol=1e-4)
 
 
-def test_refresh(tmp_path):
+@pytest.mark.parametrize('parallelism', ['pmap', 'fsdp'])
+@pytest.mark.parametrize('begun', [False, True])
+def test_refresh(tmp_path, parallelism, begun):
   def refresh(params, aux):
     assert isinstance(params['embed'], np.ndarray)
     return aux + 1
 
   system = dataclasses.replace(toys.remembering(8), refresh=refresh)
   system = dataclasses.replace(system, update_aux=lambda aux, stats: aux)
-  state = train(tmp_path, system, refresh_every=4)
-  np.testing.assert_array_equal(state.aux, np.full(8, 2.0))
+  params, _ = toys.SYSTEM.init(jax.random.key(0))
+  state = train(
+    tmp_path,
+    system,
+    refresh_every=4,
+    parallelism=parallelism,
+    initial_params=params if begun else None,
+    devices=jax.devices()[:2],
+  )
+  # At steps 4 and 8, and at the start for parameters from elsewhere.
+  np.testing.assert_array_equal(state.aux, np.full(8, 2.0 + begun))
 
 
 def test_samples(tmp_path):
