@@ -196,8 +196,8 @@ FIELDS: dict[str, Field] = {
   ),
   'training.loss_chunk': Field(
     1024,
-    'Tokens whose logits exist at once in the loss, of sedd and of '
-    'masked_diffusion in continuous time (others hold all); 0: all.',
+    'Tokens whose logits exist at once in the loss, of sedd, autoregressive, '
+    'and masked_diffusion in continuous time (others hold all); 0: all.',
     '>= 0',
   ),
   'training.refresh_every': Field(

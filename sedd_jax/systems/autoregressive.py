@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sedd_jax.core import keys as keys_lib
+from sedd_jax.losses import masked
+from sedd_jax.models import heads
+from sedd_jax.processes import Absorbing
 from sedd_jax.samplers import autoregressive
 from sedd_jax.systems import base, parts, requests
 
@@ -26,7 +29,8 @@ def make(config: Any, data_info: Any) -> base.System:
   """The system of a config, for data with a vocabulary.
 
   Args:
-    config: the whole config; reads model, eval.protocol and sampling.method.
+    config: the whole config; reads model, training.loss_chunk, eval.protocol
+      and sampling.method.
     data_info: has `vocab_size`.
 
   Returns:
@@ -46,6 +50,15 @@ def make(config: Any, data_info: Any) -> base.System:
       f'model.name {config.model.name!r} is not causal: system autoregressive '
       'needs a network with the field "causal"'
     )
+  missing = [m for m in ('decode', 'empty_cache') if not hasattr(network, m)]
+  if missing:
+    raise ValueError(
+      f'model.name {config.model.name!r} has no method {missing[0]}: system '
+      'autoregressive samples with a cache (see DiffusionTransformer)'
+    )
+  chunk = config.training.loss_chunk
+  # Every token is predicted, as if all were masked.
+  hidden = Absorbing(vocab_size=vocab_size)
 
   def init(key):
     x, level = jnp.zeros((1, 2), jnp.int32), jnp.zeros(1)
@@ -54,12 +67,20 @@ def make(config: Any, data_info: Any) -> base.System:
   def token_nats(params, x_0, dropout_keys=None):
     """-log p of each token given those before, `[batch, length]`."""
     before = jnp.pad(x_0[:, :-1], [(0, 0), (1, 0)], constant_values=first)
+    everywhere = jnp.full_like(x_0, hidden.mask)
     # Padding stands at the end: what is before a token is never padding.
-    logits = network.apply(
-      {'params': params}, before, jnp.zeros(len(x_0)), None, dropout_keys
-    )[..., :vocab_size]
-    own = jnp.take_along_axis(logits, x_0[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - own
+    args = {'params': params}, before, jnp.zeros(len(x_0)), None, dropout_keys
+    if not chunk:
+      logits = network.apply(*args)
+      return masked.cross_entropy(logits, everywhere, x_0, process=hidden)
+    return masked.cross_entropy_from_features(
+      network.apply(*args, method='features'),
+      *heads.kernel_and_bias(params),
+      everywhere,
+      x_0,
+      process=hidden,
+      chunk=chunk,
+    )
 
   def totals(batch, nats):
     x_0, valid, given = parts.of_batch(batch)

@@ -1,5 +1,6 @@
 """The autoregressive yardstick: its likelihood is one, and is sampled from."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +66,13 @@ def test_the_loss_is_the_likelihood(tiny):
   tokens = oracles.states(3, 3)
   loss = jax.jit(system.loss)(params, (), jax.random.key(0), batch_of(tokens))
   np.testing.assert_allclose(loss.nats, -np.log(law), rtol=1e-5)
+  whole = system_of(
+    type('Info', (), {'vocab_size': 3}),
+    data__seq_len=3,
+    training__loss_chunk=0,
+  )
+  plain = jax.jit(whole.loss)(params, (), jax.random.key(0), batch_of(tokens))
+  np.testing.assert_allclose(loss.nats, plain.nats, rtol=1e-5)
   np.testing.assert_array_equal(loss.weight, 3)
   # What is padded or given does not count; what comes after changes nothing.
   given = np.tile([True, False, False], (27, 1))
@@ -119,6 +127,17 @@ def test_a_batch_gives_what_single_requests_give(tiny):
 def test_mistakes(changes, told):
   with pytest.raises(ValueError, match=told):
     system_of(**changes)
+
+
+class WithoutCache(nn.Module):
+  num_states: int
+  causal: bool = False
+
+
+def test_a_network_without_a_cache():
+  name = 'tests.systems.test_autoregressive:WithoutCache'
+  with pytest.raises(ValueError, match='has no method decode'):
+    system_of(model__name=name)
 
 
 def test_a_blank_before_given_text_is_refused(tiny):
