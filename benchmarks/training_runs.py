@@ -3,16 +3,20 @@
   python benchmarks/training_runs.py runs/A runs/B --output=FILE
 
 Reads the folders that `python -m sedd_jax.main` has written.  Characters are
-those trained on, repetitions counted; hours are those of the training steps.
+those trained on, repetitions counted; hours and seconds a step are those of the
+training steps.  With --sample one sequence is drawn besides, as the run's
+config says, compiled before: seconds a sample.
 """
 
 import argparse
 import json
 import pathlib
+import time
 from typing import Any
 
 import common
 
+import sedd_jax
 from sedd_jax import config_checks, flags
 
 
@@ -47,16 +51,29 @@ def told(folder: pathlib.Path) -> dict[str, Any]:
     for line in lines
     if 'validation' in line
   ]
+  seconds = sum(line['timing'].get('seconds', 0) for line in lines)
   return {
     'run': folder.name,
     'config': common.told(config),
     'step': evaluation['step'],
     'tokens': evaluation['step'] * per_step,
-    'hours': sum(line['timing'].get('seconds', 0) for line in lines) / 3600,
+    'hours': seconds / 3600,
+    'seconds_per_step': seconds / max(lines[-1]['step'], 1),
     'curve': curve,
     'evaluation': evaluation,
     'samples': [sample['text'] for sample in samples[:4]],
   }
+
+
+def seconds_to_sample(folder: pathlib.Path) -> float:
+  """Of one sequence; the shortest of three draws after a first."""
+  run = sedd_jax.load_run(folder)
+  seconds = []
+  for seed in range(4):
+    begin = time.perf_counter()
+    run.sample(1, seeds=[seed], batch_size=1)
+    seconds.append(time.perf_counter() - begin)
+  return min(seconds[1:])
 
 
 def in_bits(result: dict[str, Any]) -> dict[str, Any]:
@@ -71,11 +88,18 @@ def row_of(run: dict[str, Any]) -> dict[str, Any]:
   result = run['evaluation']
   return {
     'run': run['run'],
+    'system': run['config']['system']['name'],
     'noise': run['config']['process']['name'],
     'seed': run['config']['seed'],
     'steps': run['step'],
     'M tokens': run['tokens'] / 1e6,
     'hours': run['hours'],
+    's a step': run['seconds_per_step'],
+    **(
+      {'s a sample': run['seconds_to_sample']}
+      if 'seconds_to_sample' in run
+      else {}
+    ),
     'protocol': result['protocol'],
     'split': result['split'],
     'sequences': result['num_sequences'],
@@ -89,9 +113,13 @@ def main() -> None:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('runs', nargs='+', type=pathlib.Path)
+  parser.add_argument('--sample', action='store_true', help='time a sample')
   parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
   own = parser.parse_args()
   runs = [told(folder) for folder in own.runs]
+  if own.sample:
+    for run, folder in zip(runs, own.runs):
+      run['seconds_to_sample'] = seconds_to_sample(folder)
   rows = [row_of(run) for run in runs]
   print(common.table(list(rows[0]), rows))
   common.write(

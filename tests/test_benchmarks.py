@@ -1,5 +1,6 @@
 """The benchmarks run, made small, and write what their tables say."""
 
+import importlib
 import json
 import math
 import pathlib
@@ -7,6 +8,9 @@ import runpy
 import sys
 
 import pytest
+
+from sedd_jax import flags, runs
+from tests import tiny
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'benchmarks'
 TINY = [
@@ -133,7 +137,34 @@ def test_training_runs(result_of, trained, capsys):
   assert [point['step'] for point in run['curve']] == [20]
   assert run['hours'] > 0 and len(run['samples']) == 4
   assert run['config']['data']['path'] == 'tiny.txt'
-  assert '| tiny | absorbing |' in capsys.readouterr().out
+  assert '| tiny | sedd | absorbing |' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_family(monkeypatch, tmp_path, tiny_text, result_of):
+  """Every system is built; one is trained, evaluated and told."""
+  monkeypatch.syspath_prepend(FOLDER)
+  family = importlib.import_module('family')
+  rest = [*tiny.arguments(tiny_text), '--config.model.num_heads=2']
+  own = '--config=', '--workdir=', '--config.sampling.'
+  rest = [argument for argument in rest if not argument.startswith(own)]
+  for name in family.SYSTEMS:
+    given = family.arguments(tmp_path, name, 'train', rest)
+    runs.Experiment(flags.parse(given).config)
+  name = 'autoregressive'
+  argv = ['family.py', str(tmp_path), f'--only={name}', *rest]
+  argv += ['--config.training.num_steps=20', '--config.eval.max_sequences=8']
+  argv += ['--config.sampling.num_samples=1']
+  monkeypatch.setattr(sys, 'argv', argv)
+  monkeypatch.setitem(family.WHOLE, 'eval.batch_size', 16)
+  family.main()
+  result = result_of(
+    'training_runs', str(tmp_path / name), '--sample', common=[]
+  )
+  (row,) = result['rows']
+  assert row['system'] == 'autoregressive'
+  assert row['sequences'] == tiny.VALIDATION_SEQUENCES
+  assert row['s a step'] > 0 and row['s a sample'] > 0
 
 
 def test_a_folder_without_a_run(result_of, tmp_path):
