@@ -1,6 +1,9 @@
 """Spell checking as a user asks for it: train, then --mode=spellcheck."""
 
 import json
+import pathlib
+import runpy
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from sedd_jax import main
 from tests import tiny
 
+BENCHMARKS = pathlib.Path(__file__).parents[1] / 'benchmarks'
 FIELDS = {
   'system.name': 'multinomial',
   'process.name': 'uniform',
@@ -26,7 +30,9 @@ FIELDS = {
 
 
 @pytest.mark.slow
-def test_more_errors_are_mended_than_made(tiny_text, tmp_path, capsys):
+def test_more_errors_are_mended_than_made(
+  tiny_text, tmp_path, capsys, monkeypatch
+):
   """On text that was not trained on, with 5 % of its characters replaced."""
   workdir = tmp_path / 'speller'
   changes = [f'--config.{path}={value}' for path, value in FIELDS.items()]
@@ -69,6 +75,20 @@ def test_more_errors_are_mended_than_made(tiny_text, tmp_path, capsys):
   assert answer['corrected'] == 'the cat sat on a mat of rome'
   assert answer['marked'] == 'the cat sat on a ma[z>t] of rome'
   assert answer['changes'] == 1
+
+  monkeypatch.syspath_prepend(BENCHMARKS)
+  told = tmp_path / 'told.json'
+  argv = [str(BENCHMARKS / 'spellcheck.py'), str(workdir), f'--output={told}']
+  monkeypatch.setattr(sys, 'argv', argv)
+  runpy.run_path(argv[0], run_name='__main__')
+  weighed, alone = json.loads(told.read_text())['rows']
+  assert weighed['characters'] == alone['characters'] == 960
+  for row in (weighed, alone):
+    left = (1 - row['mended']) * row['corrupted']
+    made = row['spoiled'] * (960 - row['corrupted'])
+    assert row['errors_after'] == pytest.approx(left + made)
+  assert weighed['errors_after'] < weighed['corrupted']
+  assert weighed['spoiled'] < alone['spoiled']
 
   with pytest.raises(SystemExit) as ended:
     answered(path='absent.txt')
