@@ -167,6 +167,27 @@ def test_family(monkeypatch, tmp_path, tiny_text, result_of):
   assert row['s a step'] > 0 and row['s a sample'] > 0
 
 
+@pytest.mark.slow
+def test_seeds(result_of, tiny_text, tmp_path):
+  rest = tiny.arguments(tiny_text)
+  rest = [a for a in rest if not a.startswith('--config.sampling.')]
+  result = result_of(
+    'seeds',
+    str(tmp_path / 'runs'),
+    '--vary=training.time_sampling=iid,low_discrepancy',
+    *('--seeds=0,1', '--window=10'),
+    common=rest,
+  )
+  rows = result['rows']
+  varied = [row['training.time_sampling'] for row in rows]
+  assert varied == [*['iid'] * 2, *['low_discrepancy'] * 2] + varied[4:]
+  assert [row['seed'] for row in rows] == [0, 1, 0, 1, 'mean', 'mean']
+  for a, b, mean in ((0, 1, 4), (2, 3, 5)):
+    assert rows[a]['30'] != rows[b]['30']
+    middle = (rows[a]['30'] + rows[b]['30']) / 2
+    assert rows[mean]['30'] == pytest.approx(middle)
+
+
 def test_a_folder_without_a_run(result_of, tmp_path):
   with pytest.raises(
     SystemExit, match='no finished run: it has no config.json'
