@@ -14,6 +14,7 @@ def get_config():
   config = default_config.get_config()
   config.system.name = 'masked_diffusion'
   config.training.update({'num_steps': 1_000_000, 'reduction': 'token'})
+  config.training.time_sampling = 'low_discrepancy'
   config.eval.update({'max_sequences': 0, 'points': 2, 'batch_size': 64})
   config.sampling.update({'method': 'ancestral', 'steps': 1024})
   return config

@@ -27,6 +27,7 @@ def get_config():
   config.training.update(
     {'checkpoint_every': 500, 'sample_every': 0, 'ema_decay': 0.995}
   )
+  config.training.time_sampling = 'low_discrepancy'
   config.optimizer.update({'learning_rate': 1.5e-3, 'warmup_steps': 50})
   config.eval.max_sequences = 256
   config.sampling.update({'steps': 64, 'num_samples': 4})

@@ -16,6 +16,7 @@ def get_config():
   config.system.name = 'masked_diffusion'
   config.data.update({'source': 'text8', 'tokenizer': 'text8', 'seq_len': 256})
   config.training.update({'num_steps': 1_000_000, 'reduction': 'token'})
+  config.training.time_sampling = 'low_discrepancy'
   config.eval.update({'split': 'test', 'max_sequences': 0, 'points': 2})
   config.eval.batch_size = 256
   config.sampling.update({'method': 'ancestral', 'steps': 256})

@@ -181,8 +181,8 @@ FIELDS: dict[str, Field] = {
     1e-3, 'Earliest time of loss, bound and sampler.', 'in (0, 1)'
   ),
   'training.time_sampling': Field(
-    'low_discrepancy',
-    'How a batch draws its times.',
+    'iid',
+    'How a batch draws its times: each apart, or evenly spread.',
     'sedd_jax.core.times:TIMES',
   ),
   'training.parallelism': Field(

@@ -62,6 +62,7 @@ def test_the_optimization_of_sedd(name):
   assert config.training.reduction == 'sequence'
   assert config.training.ema_decay == 0.9999
   assert config.training.t_min == 1e-3
+  assert config.training.time_sampling == 'iid'
   assert config.optimizer.name == 'adamw'
   assert config.optimizer.learning_rate == 3e-4
   assert config.optimizer.weight_decay == 0
