@@ -196,7 +196,7 @@ def test_a_folder_without_a_run(result_of, tmp_path):
   'path', sorted((FOLDER / 'results').glob('*.json')), ids=lambda p: p.stem
 )
 def test_results_come_from_a_script(path):
-  assert (FOLDER / f'{path.stem}.py').exists()
+  assert (FOLDER / f'{path.stem.partition("-")[0]}.py').exists()
   assert json.loads(path.read_text())['rows']
 
 
