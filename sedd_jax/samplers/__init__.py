@@ -6,6 +6,7 @@ from sedd_jax.samplers import (
   euler,
   time_grids,
   tweedie,
+  unmasking,
 )
 from sedd_jax.samplers.loop import (
   GRIDS,
@@ -30,4 +31,5 @@ __all__ = [
   'sample',
   'time_grids',
   'tweedie',
+  'unmasking',
 ]
