@@ -12,7 +12,6 @@ The final figure is the strict bound over the whole validation split.
 """
 
 import argparse
-import json
 import pathlib
 import subprocess
 import sys
@@ -107,15 +106,6 @@ def arguments(
   ]
 
 
-def is_whole(folder: pathlib.Path) -> bool:
-  """Whether a run is trained, and evaluated over the whole split."""
-  try:
-    told = json.loads((folder / 'evaluation.json').read_text())
-  except FileNotFoundError:
-    return False
-  return told['num_sequences'] > SHARED['eval.max_sequences']
-
-
 def main() -> None:
   """Trains and evaluates what is not yet."""
   parser = argparse.ArgumentParser(
@@ -129,13 +119,15 @@ def main() -> None:
     if name not in SYSTEMS:
       parser.error(f'unknown system {name!r}; known: {", ".join(SYSTEMS)}')
   for name in names:
-    if is_whole(own.folder / name):
+    done = own.folder / name / 'whole'
+    if done.exists():
       continue
     for mode in ('train', 'evaluate'):
       print(f'{name}: {mode}', flush=True)
       program = [sys.executable, '-m', 'sedd_jax.main']
       given = arguments(own.folder, name, mode, rest)
       subprocess.run([*program, *given], check=True)
+    done.touch()
 
 
 if __name__ == '__main__':

@@ -66,9 +66,12 @@ def main() -> None:
   batch = dataset.eval_batch(own.split, indices, len(indices))
   clean = batch['tokens'][batch['valid']]
   wrong = corrupted(clean, own.rate, tokenizer.vocab_size, own.seed)
+  text = tokenizer.decode(wrong)
+  if not np.array_equal(tokenizer.encode(text), wrong):
+    parser.error(f'{own.run}: its tokens are no characters that a text keeps')
   rows = []
   for error_rate in (own.rate, 1.0):
-    options = {'text': tokenizer.decode(wrong), 'error_rate': error_rate}
+    options = {'text': text, 'error_rate': error_rate}
     answer = tasks['spellcheck'](run.params, run.aux, options, tokenizer)
     found = tokenizer.encode(answer['corrected'])
     rows.append({'error_rate': error_rate, **rates(clean, wrong, found)})

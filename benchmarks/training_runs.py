@@ -3,9 +3,10 @@
   python benchmarks/training_runs.py runs/A runs/B --output=FILE
 
 Reads the folders that `python -m sedd_jax.main` has written.  Characters are
-those trained on, repetitions counted; hours and seconds a step are those of the
-training steps.  With --sample one sequence is drawn besides, as the run's
-config says, compiled before: seconds a sample.
+those trained on, repetitions counted; hours are those of the whole training,
+seconds a step those of its fastest stretch between two lines of metrics, which
+leave out compilation and evaluation.  With --sample one sequence is drawn
+besides, as the run's config says, compiled before: seconds a sample.
 """
 
 import argparse
@@ -51,6 +52,11 @@ def told(folder: pathlib.Path) -> dict[str, Any]:
     for line in lines
     if 'validation' in line
   ]
+  rates = [
+    line['timing']['tokens_per_second']
+    for line in lines
+    if 'tokens_per_second' in line['timing']
+  ]
   seconds = sum(line['timing'].get('seconds', 0) for line in lines)
   return {
     'run': folder.name,
@@ -58,7 +64,7 @@ def told(folder: pathlib.Path) -> dict[str, Any]:
     'step': evaluation['step'],
     'tokens': evaluation['step'] * per_step,
     'hours': seconds / 3600,
-    'seconds_per_step': seconds / max(lines[-1]['step'], 1),
+    'seconds_per_step': per_step / max(rates) if rates else None,
     'curve': curve,
     'evaluation': evaluation,
     'samples': [sample['text'] for sample in samples[:4]],

@@ -2,9 +2,10 @@
 
   python -m sedd_jax.main --config=configs/lm1b_d3pm_absorb.py
 
-The sentences are text files under data_cache/lm1b, and a vocabulary of 8192
-pieces is data_cache/lm1b/tokenizer.json; both are yours to bring
-(--config.data.path, --config.data.tokenizer).  Sentences are packed.
+The sentences are .jsonl files under data_cache/lm1b, one {"text": ...} a line,
+and a vocabulary of 8192 pieces is data_cache/lm1b/tokenizer.json; both are
+yours to bring (--config.data.path, --config.data.tokenizer).  Sentences are
+packed.
 
 Hardware: 8 TPU or GPU devices.  Published: perplexity at most 76.9 a word on
 the test split with T = 1000 (arXiv 2107.03006, table 2).

@@ -2,12 +2,13 @@
 
   python -m sedd_jax.main --config=configs/lm1b_diffusion_bert.py
 
-The sentences are text files under data_cache/lm1b, and BERT's config.json,
-vocab.txt and model.safetensors are in data_cache/bert-base-uncased; both are
-yours to bring (--config.data.path; --config.data.tokenizer and
---config.init_from, '' to begin at random).  Sentences are packed, with [SEP]
-between them, where the paper pads each to 128 pieces; the clip is one of the
-norm, where the released code clips each entry at 5.
+The sentences are .jsonl files under data_cache/lm1b, one {"text": ...} a line,
+and BERT's config.json, vocab.txt and model.safetensors (of a cased BERT also
+tokenizer_config.json) are in data_cache/bert-base-uncased; both are yours to
+bring (--config.data.path; --config.data.tokenizer and --config.init_from, ''
+to begin at random).  Sentences are packed, with [SEP] between them, where the
+paper pads each to 128 pieces; the clip is one of the norm, where the released
+code clips each entry at 5.
 
 Hardware: one GPU or 8 TPU devices; 110 M parameters.  Published: perplexity at
 most 63.78 a word by the paper's looser protocol (arXiv 2211.15029, table 1).

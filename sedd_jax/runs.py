@@ -201,7 +201,7 @@ class Experiment:
     # A folder of the hub has a config.json too.
     if (folder / flags.CONFIG_FILE).is_file() and has_checkpoint(folder):
       try:
-        params, _, _ = restored(self.system, source)
+        params, _, _ = restored(self.system, source, with_aux=False)
       except checkpoint.CheckpointError as error:
         raise ValueError(f'init_from: {source}: {error}') from error
     elif self.system.load_pretrained is not None:
@@ -314,7 +314,11 @@ _FOLDERS = {'last': 'checkpoints', 'best': 'best'}
 
 
 def restored(
-  system: System, workdir: str | os.PathLike, which: str = 'last'
+  system: System,
+  workdir: str | os.PathLike,
+  which: str = 'last',
+  *,
+  with_aux: bool = True,
 ) -> tuple[PyTree, PyTree, int]:
   """Averaged parameters, aux and step of a checkpoint of a run.
 
@@ -323,6 +327,7 @@ def restored(
     workdir: the run's folder.
     which: 'last', the newest whole one, or 'best', that of the lowest
       validation.
+    with_aux: read aux too; else it is None.
 
   Raises:
     ValueError: there is none.
@@ -331,7 +336,7 @@ def restored(
   folder = pathlib.Path(workdir) / names.resolve(_FOLDERS, which, 'checkpoint')
   params, aux = jax.eval_shape(system.init, jax.random.key(0))
   with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
-    found = checkpoints.restore_ema(params, aux)
+    found = checkpoints.restore_ema(params, aux if with_aux else None)
   if found is None:
     raise ValueError(
       f'no checkpoint in {folder}: '
@@ -491,7 +496,8 @@ def load_run(workdir: str | os.PathLike, checkpoint: str = 'last') -> Run:
   config.eval.checkpoint = checkpoint
   run = load(config, workdir, read=False)
   # Onto the device once, not at every call of a function.
-  return dataclasses.replace(run, params=jax.device_put(run.params))
+  params, aux = jax.device_put((run.params, run.aux))
+  return dataclasses.replace(run, params=params, aux=aux)
 
 
 def load(config: Any, workdir: str | os.PathLike, *, read: bool = True) -> Run:
@@ -515,7 +521,7 @@ def load(config: Any, workdir: str | os.PathLike, *, read: bool = True) -> Run:
     params, step = experiment.initial_params(), 0
     system = experiment.system
     aux = jax.jit(system.init)(jax.random.key(config.seed))[1]
-    if system.refresh is not None:
+    if system.refresh is not None and config.training.refresh_every:
       aux = system.refresh(jax.device_get(params), jax.device_get(aux))
   else:
     params, aux, step = restored(

@@ -158,6 +158,11 @@ def test_family(monkeypatch, tmp_path, tiny_text, result_of):
   monkeypatch.setattr(sys, 'argv', argv)
   monkeypatch.setitem(family.WHOLE, 'eval.batch_size', 16)
   family.main()
+  stored = tmp_path / name / 'evaluation.json'
+  evaluated = stored.stat().st_mtime_ns
+  monkeypatch.setattr(sys, 'argv', argv)
+  family.main()
+  assert stored.stat().st_mtime_ns == evaluated
   result = result_of(
     'training_runs', str(tmp_path / name), '--sample', common=[]
   )

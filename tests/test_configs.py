@@ -115,7 +115,10 @@ def test_medium_is_the_small_one_enlarged():
   }
 
 
-STEPPED = ('quickstart', 'text8_uniform', 'owt_absorb_medium')
+STEPPED = (
+  *('quickstart', 'text8_uniform', 'owt_absorb_medium'),
+  'text_file_diffusion_bert',
+)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ for pieces of words.
 """
 
 import abc
+import collections
 import functools
 import hashlib
 import importlib
@@ -70,8 +71,10 @@ _TEXT8_IDS[list(b' ' + _LETTERS)] = np.arange(27)
 _MASK_CHARACTER = ord('_')
 # Ends of documents in the tokenizers of other models.
 _SEPARATORS = (_GPT2_EOS, '</s>', '<eos>', '<|end_of_text|>', '[SEP]')
-# What lies beside BERT's vocabulary.
+# What lies beside BERT's vocabulary, and what of it is no text.
 _SETTINGS = 'tokenizer_config.json'
+_UNKNOWN = '[UNK]'
+_SPECIAL = re.compile(r'\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]')
 _NEEDS_EXTRA = "pip install 'sedd_jax[tokenizers]'"
 
 
@@ -463,9 +466,10 @@ class TokenizerFile(_OfLibrary):
 class WordPiece(_OfLibrary):
   """BERT's WordPiece (arXiv 1609.08144, 1810.04805), from a `vocab.txt`.
 
-  Text becomes lower case and loses its accents unless a
-  `tokenizer_config.json` beside the vocabulary says `do_lower_case` false.
-  Names of special tokens in a text are read as plain text.
+  How text is normalised is read from a `tokenizer_config.json` beside it
+  (`do_lower_case`, `strip_accents`, `tokenize_chinese_chars`); without one it
+  becomes lower case and loses its accents.  Names of special tokens in a text
+  are read as plain text.
   """
 
   _mask = ' [MASK] '
@@ -478,24 +482,70 @@ class WordPiece(_OfLibrary):
       name: as the config says it.
 
     Raises:
-      DataError: without the library, and for a file that it cannot read.
+      DataError: without the library, for a file that it cannot read, a token
+        that is there twice, no [UNK], or capitals without settings that keep
+        them.
     """
-    super().__init__(path, name)
+    self._settings: dict[str, Any] = {}
     beside = path.with_name(_SETTINGS)
     if beside.is_file():
+      try:
+        self._settings = dict(json.loads(beside.read_text('utf-8')))
+      except (ValueError, TypeError) as error:
+        raise DataError(f'{beside}: no JSON object: {error}') from error
+    super().__init__(path, name)
+    if beside.is_file():
       self.files = {**self.files, _SETTINGS: beside}
+    words = _words_of(path)
+    if len(words) != self.vocab_size:
+      seen = collections.Counter(words).most_common(1)[0][0]
+      raise DataError(f'{path}: the token {seen!r} is there more than once')
+    if _UNKNOWN not in words:
+      raise DataError(f'{path}: no token {_UNKNOWN}')
+    special = [bool(_SPECIAL.fullmatch(word)) for word in words]
+    self._special = np.array(special)
+    capitals = [
+      word
+      for word, apart in zip(words, special)
+      if not apart and word != word.lower()
+    ]
+    if capitals and self._lower_case:
+      raise DataError(
+        f'{path}: text in lower case never has {capitals[0]!r}; a cased '
+        f'vocabulary needs {_SETTINGS} beside it, with "do_lower_case": false'
+      )
+
+  @property
+  def _lower_case(self) -> bool:
+    return bool(self._settings.get('do_lower_case', True))
 
   def _read(self, hub: Any, path: pathlib.Path) -> Any:
-    beside = path.with_name(_SETTINGS)
-    config = json.loads(beside.read_text('utf-8')) if beside.is_file() else {}
-    model = hub.models.WordPiece.from_file(str(path), unk_token='[UNK]')
+    model = hub.models.WordPiece.from_file(str(path), unk_token=_UNKNOWN)
     tokenizer = hub.Tokenizer(model)
     tokenizer.normalizer = hub.normalizers.BertNormalizer(
-      lowercase=bool(config.get('do_lower_case', True))
+      lowercase=self._lower_case,
+      strip_accents=self._settings.get('strip_accents'),
+      handle_chinese_chars=self._settings.get('tokenize_chinese_chars', True),
     )
     tokenizer.pre_tokenizer = hub.pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = hub.decoders.WordPiece()
     return tokenizer
+
+  def num_characters(self, ids: np.ndarray) -> int:
+    """Characters of the decoded text; special tokens, [UNK] too, have none."""
+    return super().num_characters(ids[~self._special[ids]])
+
+
+def _words_of(path: pathlib.Path) -> list[str]:
+  """The tokens of a vocabulary with one a line.
+
+  Raises:
+    DataError: for a file that is no UTF-8.
+  """
+  try:
+    return path.read_text('utf-8').removesuffix('\n').split('\n')
+  except UnicodeDecodeError as error:
+    raise DataError(f'{path}: {error}') from error
 
 
 def gpt2(folders: Iterable[str | os.PathLike[str]] = ()) -> BytePairs:
@@ -577,7 +627,8 @@ def make(
     raise DataError(f'tokenizer {documents.missing(path)}')
   raise DataError(
     f'unknown tokenizer {name!r}; {names.alternatives(name, TOKENIZERS)}; or '
-    'the path of a tokenizer.json'
+    "the path of a tokenizer.json, or of a folder with GPT-2's encoder.json "
+    "and vocab.bpe or BERT's vocab.txt"
   )
 
 

@@ -216,17 +216,21 @@ def load_bert(path: str | os.PathLike) -> tuple[Params, dict[str, Any]]:
   for name in (CONFIG, VOCABULARY):
     if not file.with_name(name).is_file():
       raise PretrainedError(f'{file.parent} holds no {name}')
-  text = file.with_name(CONFIG).read_text('utf-8')
   try:
+    text = _read(file.with_name(CONFIG))
     config = state_dicts.parsed_config(text, CONFIG)
-    vocabulary = read_vocabulary(file.with_name(VOCABULARY))
-    return from_state_dict(state_dicts.read(file), config, vocabulary)
+    vocabulary = _read(file.with_name(VOCABULARY)).removesuffix('\n')
+    return from_state_dict(
+      state_dicts.read(file), config, vocabulary.split('\n')
+    )
   except PretrainedError as error:
     if str(file) in str(error):
       raise
     raise PretrainedError(f'{file}: {error}') from error
 
 
-def read_vocabulary(path: pathlib.Path) -> list[str]:
-  """The tokens of a `vocab.txt`, one a line, in the order of their ids."""
-  return path.read_text('utf-8').removesuffix('\n').split('\n')
+def _read(path: pathlib.Path) -> str:
+  try:
+    return path.read_text('utf-8')
+  except UnicodeDecodeError as error:
+    raise PretrainedError(f'{path.name}: {error}') from error

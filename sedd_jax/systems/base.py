@@ -20,8 +20,7 @@ class Loss(NamedTuple):
   Attributes:
     nats: `[batch]`, the example's loss summed over its tokens, in nats.
     weight: `[batch]`, the number of tokens that the loss is about.
-    terms: name to `(sum, weight)`, both `[batch]`: parts worth logging in nats,
-      first the one whose bits are reported where that is not the whole.
+    terms: name to `(sum, weight)`, both `[batch]`: parts worth logging in nats.
     stats: pytree of `[batch, ...]` that `System.update_aux` consumes.
   """
 
@@ -114,6 +113,7 @@ class System:
   Attributes:
     init: `(key) -> (params, aux)`.
     loss: `(params, aux, key, batch) -> Loss`; `key` is the step's key.
+    bits_of: the term of the loss whose bits are reported; '' for the whole.
     update_aux: `(aux, stats) -> aux` each step, or None; `stats` are those of
       the whole global batch in order of index.
     refresh: `(params, aux) -> aux` on the host every
@@ -135,6 +135,7 @@ class System:
 
   init: Callable[..., Any]
   loss: Callable[..., Loss]
+  bits_of: str = ''
   update_aux: Callable[..., PyTree] | None = None
   refresh: Callable[..., PyTree] | None = None
   bound: Callable[..., Bound] | None = None

@@ -55,7 +55,7 @@ def make(config: Any, process: TokenProcess, *, timed: bool = True) -> Denoiser:
     raise ValueError(
       f'system {config.system.name} tells the time, and model.name '
       f"{config.model.name!r} has no place for it: use model.args.time='layer' "
-      "or 'prefix', or system.args.timed=False"
+      "or 'prefix'"
     )
   scale = _TIME_SCALE if told else 0.0
 

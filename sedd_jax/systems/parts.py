@@ -4,6 +4,7 @@ The last place that takes a config: below `systems/` everything takes plain
 arguments.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -261,12 +262,16 @@ def make_network(config: Any, num_states: int, causal: bool = False) -> Any:
     config.model.args,
     {'num_states': num_states, 'causal': causal, **_fields(config.model)},
   )
-  longest = getattr(network, 'max_length', None)
-  if longest is not None and config.data.seq_len > longest:
-    raise ValueError(
-      f'data.seq_len {config.data.seq_len} is more than the {longest} tokens '
-      f'that model {config.model.name!r} takes (model.args.max_positions)'
-    )
+  longest = getattr(network, 'max_length', math.inf)
+  for field, length in (
+    ('data.seq_len', config.data.seq_len),
+    ('sampling.length', config.sampling.length),
+  ):
+    if length > longest:
+      raise ValueError(
+        f'{field} {length} is more than the {longest} tokens that model '
+        f'{config.model.name!r} takes (model.args.max_positions)'
+      )
   return network
 
 

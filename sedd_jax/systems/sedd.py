@@ -59,6 +59,12 @@ def make(config: Any, data_info: Any) -> base.System:
   network = parts.make_network(config, process.num_states)
   # SEDD scales the output of its absorbing network only.
   scale_by_sigma = process_base.has_mask(process)
+  if not scale_by_sigma and not getattr(network, 'timed', True):
+    raise ValueError(
+      'scores under uniform noise depend on its level, and model.name '
+      f"{config.model.name!r} is not told it: use model.args.time='layer' or "
+      "'prefix'"
+    )
   t_min = config.training.t_min
   chunk = config.training.loss_chunk
 
@@ -175,12 +181,5 @@ def make(config: Any, data_info: Any) -> base.System:
     sample=sample,
     check_request=check_request,
     score_fn=lambda params, aux: log_score_fn(params),
-    load_pretrained=(
-      weights.sedd_loader(network, scale_by_sigma)
-      or weights.bert_loader(
-        network,
-        lambda: init(jax.random.key(config.seed))[0],
-        masked=scale_by_sigma,
-      )
-    ),
+    load_pretrained=weights.sedd_loader(network, scale_by_sigma),
   )

@@ -12,6 +12,13 @@ from sedd_jax.models import (
   pretrained,
 )
 
+# What of a config makes a size, where it is not its own name under `model`.
+_FIELDS = {
+  'num_states': 'data.tokenizer',
+  'mlp_size': 'model.args.mlp_size',
+  'max_positions': 'model.args.max_positions',
+  'scale_by_sigma': 'process.name',
+}
 Loader = Callable[[str | os.PathLike], Any]
 
 
@@ -93,6 +100,8 @@ def _require(
   """Raises ValueError for weights of another size."""
   for name, value in wanted.items():
     if sizes[name] is not None and sizes[name] != value:
+      field = _FIELDS.get(name, f'model.{name}')
       raise ValueError(
         f'{path} has {name} = {sizes[name]}, the config makes it {value}'
+        f' ({field})'
       )

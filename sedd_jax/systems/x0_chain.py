@@ -235,6 +235,7 @@ def make(
   return base.System(
     init=init,
     loss=loss,
+    bits_of=chain.objective if hybrid else '',
     update_aux=update_aux,
     refresh=refresh,
     bound=bound,

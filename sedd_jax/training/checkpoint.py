@@ -196,13 +196,13 @@ class Checkpoints:
     return state_lib.TrainState(**tree), record
 
   def restore_ema(
-    self, params: PyTree, aux: PyTree
+    self, params: PyTree, aux: PyTree | None
   ) -> tuple[PyTree, PyTree, int, dict[str, Any]] | None:
     """What evaluation needs: the running mean, without the optimizer's state.
 
     Args:
       params: a tree of `jax.ShapeDtypeStruct`, as for `restore`.
-      aux: likewise.
+      aux: likewise; None: it is not read, and None in the result.
 
     Returns:
       The averaged parameters, aux, step and record; None where nothing was
@@ -212,11 +212,12 @@ class Checkpoints:
       CheckpointError: there are checkpoints, all of them damaged.
     """
     step = jax.ShapeDtypeStruct((), np.int32)
-    found = self._newest({'ema': params, 'aux': aux, 'step': step})
+    wanted = {'ema': params, 'step': step}
+    found = self._newest(wanted if aux is None else {**wanted, 'aux': aux})
     if found is None:
       return None
     tree, record = found
-    return tree['ema'], tree['aux'], int(tree['step']), record
+    return tree['ema'], tree.get('aux'), int(tree['step']), record
 
   def newest(self) -> tuple[int, dict[str, Any]] | None:
     """Step and record of the newest whole checkpoint, its state unread.

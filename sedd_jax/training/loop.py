@@ -201,6 +201,11 @@ def train(
       check_record(restored[1])
     state, saved = restored or (create(), {})
     start = int(state.step)
+    # A refresh that failed, or that parameters from elsewhere ask for.
+    due = saved.get(
+      'refresh_due', restored is None and initial_params is not None
+    )
+    due = due and system.refresh is not None and training.refresh_every > 0
     checkpoints.discard_after(start if restored else -1)
     progress = metrics_lib.Progress(
       start, training.num_steps, quiet=jax.process_index() > 0
@@ -211,6 +216,7 @@ def train(
       state = layout.place(state)
       if restored is None:
         # No steps are asked for: what was started from is the result.
+        state = refreshed(system, layout, state) if due else state
         checkpoints.save(start, layout.storable(state), record)
       return state
     if start:
@@ -243,7 +249,7 @@ def train(
       clock=metrics_lib.Clock(flops_per_token, peak and peak * num_devices),
       writers=[stack.enter_context(writer) for writer in writers],
       best=best,
-      begun_from_elsewhere=restored is None and initial_params is not None,
+      refresh_due=due,
       trace=stack.enter_context(tracing.Trace(workdir / 'profile', traced)),
     )
     step = functools.partial(
@@ -256,6 +262,18 @@ def train(
       accumulation=training.accumulation,
     )
     return run(layout.place(state), start, layout.compile_step(step))
+
+
+def refreshed(
+  system: base.System, layout: parallel.Layout, state: state_lib.TrainState
+) -> state_lib.TrainState:
+  """The state with `System.refresh` of its aux, the same on all processes."""
+  assert system.refresh is not None
+  aux = system.refresh(*layout.whole((state.params, state.aux)))
+  if jax.process_count() > 1:
+    # Each has made it; rounding may differ between computers.
+    aux = multihost_utils.broadcast_one_to_all(aux)
+  return dataclasses.replace(state, aux=layout.place(aux))
 
 
 def prepared(
@@ -306,7 +324,7 @@ class _Run:
     clock: metrics_lib.Clock,
     writers: Sequence[Any],
     best: '_Best | None',
-    begun_from_elsewhere: bool,
+    refresh_due: bool,
     trace: tracing.Trace,
   ):
     self._system = system
@@ -325,7 +343,7 @@ class _Run:
     self._writers = writers
     self._best = best
     self._trace = trace
-    self._begun_from_elsewhere = begun_from_elsewhere
+    self._refresh_due = refresh_due
     self._indices = parallel.local_indices(training.batch_size)
     self._step_tokens = 0
     self._pending: collections.deque[tuple[int, Any]] = collections.deque()
@@ -340,8 +358,8 @@ class _Run:
     training = self._training
     if self._window.steps and self._line_due(start):
       self._report(state, start)
-    if self._system.refresh and self._begun_from_elsewhere:
-      state = self._refreshed(state, start)
+    if self._refresh_due:
+      state = refreshed(self._system, self._layout, state)
     with _Ahead(self._batch, start, training.num_steps) as batches:
       for number, batch in enumerate(batches, start + 1):
         if self._trace.starts(number):
@@ -355,7 +373,11 @@ class _Run:
           self._collect(0)
           self._trace.stop()
         if self._system.refresh and _due(number, training.refresh_every):
-          state = self._refreshed(state, number)
+          try:
+            state = refreshed(self._system, self._layout, state)
+          except BaseException:
+            self._save(state, number, refresh_due=True)
+            raise
         if self._line_due(number):
           self._report(state, number)
         if self._sample_fn and _due(number, training.sample_every):
@@ -420,8 +442,7 @@ class _Run:
     means = self._window.means()
     info = self._dataset.info
     loss = means.pop('loss')
-    # Where more than nats of the data is minimised, they are the first term.
-    nats = next(iter(means.get('terms', {}).values()), loss)
+    nats = means.get('terms', {}).get(self._system.bits_of, loss)
     bpc = units.bits_per_character(
       nats, info.num_tokens['train'], info.num_characters['train']
     )
@@ -450,31 +471,22 @@ class _Run:
       self._save(state, number)
       raise
 
-  def _refreshed(
-    self, state: state_lib.TrainState, number: int
-  ) -> state_lib.TrainState:
-    """The state with aux made anew; should that fail, the state is saved."""
-    assert self._system.refresh is not None
-    params, aux = self._layout.whole((state.params, state.aux))
-    try:
-      aux = self._system.refresh(params, aux)
-    except BaseException:
-      self._save(state, number)
-      raise
-    if jax.process_count() > 1:
-      # Each has made it; rounding may differ between computers.
-      aux = multihost_utils.broadcast_one_to_all(aux)
-    return dataclasses.replace(state, aux=self._layout.place(aux))
-
   def _stopping(self, number: int) -> bool:
     if jax.distributed.is_initialized() and self._checkpoints.preempted(number):
       self._signals.received = signal.SIGTERM
     return self._signals.received is not None
 
-  def _save(self, state: state_lib.TrainState, number: int) -> None:
+  def _save(
+    self,
+    state: state_lib.TrainState,
+    number: int,
+    *,
+    refresh_due: bool = False,
+  ) -> None:
     # Nothing that is not finite is saved.
     self._collect(0)
     record = {**self._record, 'window': self._window.as_dict()}
+    record |= {'refresh_due': True} if refresh_due else {}
     self._checkpoints.save(number, self._layout.storable(state), record)
 
 

@@ -1,7 +1,7 @@
 """What a run reports: metrics.jsonl, a progress line, a loss curve, the MFU.
 
 metrics.jsonl has one JSON object a line, in order of `step`, each with `loss`
-(nats per token), `bpc` (of the loss, or of its first term where it has terms),
+(nats per token), `bpc` (of the loss, or of the term `System.bits_of`),
 `objective`, `grad_norm`, `learning_rate`, where due `validation`, and last
 `timing`, which alone depends on the clock.
 """
@@ -74,7 +74,10 @@ def peak_flops(device_kind: str) -> float | None:
 
 # Parameters by the name of their part that do not meet every token: a lookup,
 # and what a sequence's noise level goes through once.
-_NOT_PER_TOKEN = ('embed', 'sigma_embed', 'modulation')
+_NOT_PER_TOKEN = (
+  *('embed', 'sigma_embed', 'modulation'),
+  *('frame', 'positions', 'time', 'time_token'),
+)
 
 
 def num_parameters_per_token(params: Any) -> int:
@@ -82,8 +85,9 @@ def num_parameters_per_token(params: Any) -> int:
 
   Args:
     params: a tree of arrays or of their shapes, its parts named as those of
-      `models.DiffusionTransformer`: input embedding, noise embedding and
-      modulations are left out.
+      `models.DiffusionTransformer` and `Bert`: embeddings of tokens, places and
+      noise, and modulations are left out.  A head without a kernel of its own
+      multiplies by the embedding of the tokens.
 
   Returns:
     Their number.
@@ -94,11 +98,14 @@ def num_parameters_per_token(params: Any) -> int:
   ... })
   6
   """
-  return sum(
+  count = sum(
     leaf.size
     for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     if not any(getattr(key, 'key', None) in _NOT_PER_TOKEN for key in path)
   )
+  if 'head' in params and 'kernel' not in params['head']:
+    count += sum(leaf.size for leaf in jax.tree.leaves(params.get('embed')))
+  return count
 
 
 def flops_per_token(

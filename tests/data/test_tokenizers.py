@@ -201,6 +201,9 @@ def test_word_pieces(tmp_path):
   np.testing.assert_array_equal(ids, [5, 6, 7, 8])
   assert tokenizer.decode(ids) == 'naive cats.'
   assert tokenizer.num_characters(ids) == len('naive cats.')
+  stored = np.array([*ids, 3, *ids], np.uint16)
+  assert tokenizer.num_characters(stored) == len('naive cats. naive cats.')
+  assert tokenizer.num_characters(np.array([0, 1, 2, 3, 4])) == 0
   np.testing.assert_array_equal(tokenizer.encode('dog'), [1])
   # Special tokens in a text are text.
   np.testing.assert_array_equal(tokenizer.encode('[MASK]'), [9, 11, 10])
@@ -212,8 +215,40 @@ def test_word_pieces(tmp_path):
   np.testing.assert_array_equal(tokenizer.encode('cat CAT'), [6, 1])
   assert tokenizer.sha256 != cased
   settings.write_text('{')
-  with pytest.raises(DataError, match='not a vocab.txt'):
+  with pytest.raises(DataError, match='tokenizer_config.json: no JSON'):
     tokenizers.make(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  'words,told',
+  [
+    ([*'abc', '[UNK]', 'b'], "the token 'b' is there more than once"),
+    ([*'abc'], r'no token \[UNK\]'),
+    (['[UNK]', 'a', 'Paris'], "never has 'Paris'; .*do_lower_case"),
+  ],
+)
+def test_a_vocabulary_that_cannot_be_meant(tmp_path, words, told):
+  pytest.importorskip('tokenizers')
+  path = tmp_path / 'vocab.txt'
+  path.write_text('\n'.join(words) + '\n', 'utf-8')
+  with pytest.raises(DataError, match=told):
+    tokenizers.make(str(tmp_path))
+  path.write_bytes(b'[UNK]\n\xff\n')
+  with pytest.raises(DataError, match='vocab.txt'):
+    tokenizers.make(str(tmp_path))
+
+
+def test_settings_of_a_cased_vocabulary(tmp_path):
+  pytest.importorskip('tokenizers')
+  words = ['[UNK]', 'Paris', 'é', 'e']
+  (tmp_path / 'vocab.txt').write_text('\n'.join(words) + '\n', 'utf-8')
+  settings = tmp_path / 'tokenizer_config.json'
+  settings.write_text('{"do_lower_case": false, "strip_accents": false}')
+  tokenizer = tokenizers.make(str(tmp_path))
+  np.testing.assert_array_equal(tokenizer.encode('Paris é'), [1, 2])
+  settings.write_text('{"do_lower_case": false, "strip_accents": true}')
+  tokenizer = tokenizers.make(str(tmp_path))
+  np.testing.assert_array_equal(tokenizer.encode('é'), [3])
 
 
 def test_gpt2_says_where_its_files_are_wanted(tmp_path, monkeypatch):

@@ -200,6 +200,36 @@ def test_features_and_the_embedding_are_the_logits():
   )
 
 
+def test_gradients_however_it_is_computed():
+  """Scanned, written out, with remat; in bfloat16 near."""
+  _, params, x_t = started('layer')
+  params = randomised(params)
+  valid = jnp.arange(6)[None] < jnp.array([[6], [4]])
+
+  def gradient(**how):
+    network = Bert(**SMALL, time='layer', max_positions=10, **how)
+
+    def total(params):
+      logits = network.apply({'params': params}, x_t, jnp.ones(2), valid)
+      return jnp.sum(jnp.where(valid[..., None], jnp.sin(logits), 0))
+
+    return jax.jit(jax.grad(total))(params)
+
+  expected = gradient()
+  norm = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(expected)))
+  for leaf in jax.tree.leaves(expected):
+    assert np.abs(leaf).max() > 0
+  for how, bound in (
+    ({'scan_layers': False}, 1e-5),
+    ({'remat': True}, 1e-5),
+    ({'dtype': 'bfloat16'}, 0.05),
+  ):
+    far = jax.tree.map(
+      lambda a, b: np.sum((a - b) ** 2), gradient(**how), expected
+    )
+    assert np.sqrt(sum(jax.tree.leaves(far))) < bound * norm, how
+
+
 def test_dropout_draws_by_example():
   network = Bert(**SMALL, dropout=0.5)
   _, params, x_t = started('none')

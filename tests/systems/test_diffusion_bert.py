@@ -366,7 +366,6 @@ def test_weights_of_bert_start_a_system(bert_folder, time):
 @pytest.mark.parametrize(
   'name,changes',
   [
-    ('sedd', {'schedule__name': 'log_linear', 'sampling__method': 'tweedie'}),
     ('masked_diffusion', {'schedule__name': 'cosine'}),
     (
       'multinomial',
@@ -407,6 +406,11 @@ def test_what_tells_the_time():
   ):
     with pytest.raises(ValueError, match=message):
       with_bert(**changes)
+  with pytest.raises(ValueError, match='sampling.length 9 is more than the 8'):
+    with_bert(model__args__max_positions=10, sampling__length=9)
+  uniform = {'process__name': 'uniform', 'schedule__name': 'geometric'}
+  with pytest.raises(ValueError, match='depend on its level'):
+    small.made(small.config_of(model__name='bert', **uniform))
   with pytest.raises(ValueError, match='not causal'):
     small.made(
       small.config_of(

@@ -132,6 +132,10 @@ def test_ema_alone(tmp_path):
   assert_same(ema, make_state(4).ema)
   assert_same(aux, make_state(4).aux)
   assert (step, record) == (4, {'note': 'step 4'})
+  # Where aux is of another shape, or not wanted.
+  ema, aux, _, _ = checkpoints.restore_ema(TEMPLATE.params, None)
+  assert_same(ema, make_state(4).ema)
+  assert aux is None
   assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 

@@ -86,8 +86,7 @@ def test_straight_run(straight):
   assert rows[1]['validation']['at'] == 4
   for row in rows:
     assert list(row)[:3] == ['step', 'loss', 'bpc']
-    nats = row['terms']['first']
-    np.testing.assert_allclose(row['bpc'], nats / np.log(2) / 2)
+    np.testing.assert_allclose(row['bpc'], row['loss'] / np.log(2) / 2)
     assert {'objective', 'grad_norm', 'learning_rate', 'terms'} <= set(row)
   np.testing.assert_allclose(rows[0]['learning_rate'], 0.05, rtol=1e-6)
 
@@ -274,6 +273,55 @@ def test_refresh(tmp_path, parallelism, begun):
   )
   # At steps 4 and 8, and at the start for parameters from elsewhere.
   np.testing.assert_array_equal(state.aux, np.full(8, 2.0 + begun))
+
+
+@pytest.mark.parametrize('fails_at', [1, 2, 3])
+def test_a_refresh_that_failed_is_made_when_the_run_goes_on(tmp_path, fails_at):
+  """At the start, after 4 steps, after 8."""
+  calls = itertools.count(1)
+
+  def refresh(params, aux):
+    del params
+    if next(calls) == fails_at:
+      raise RuntimeError('no neighbours')
+    return aux + 1
+
+  system = dataclasses.replace(
+    toys.remembering(8), refresh=refresh, update_aux=lambda aux, stats: aux
+  )
+  params, _ = toys.SYSTEM.init(jax.random.key(0))
+  how = {'refresh_every': 4, 'initial_params': params}
+  with pytest.raises(RuntimeError, match='no neighbours'):
+    train(tmp_path, system, **how)
+  state = train(tmp_path, system, **how)
+  np.testing.assert_array_equal(state.aux, np.full(8, 3.0))
+
+
+def test_no_steps_from_parameters_of_elsewhere(tmp_path):
+  system = dataclasses.replace(
+    toys.remembering(8), refresh=lambda params, aux: aux + 1
+  )
+  params, _ = toys.SYSTEM.init(jax.random.key(0))
+  how = {'num_steps': 0, 'initial_params': params}
+  train(tmp_path / 'some', system, refresh_every=4, **how)
+  state = train(tmp_path / 'some', system, refresh_every=4, **how)
+  np.testing.assert_array_equal(state.aux, np.full(8, 1.0))
+  # Every 0 steps is never.
+  state = train(tmp_path / 'none', system, refresh_every=0, **how)
+  np.testing.assert_array_equal(state.aux, np.full(8, 0.0))
+
+
+def test_bits_are_those_of_the_named_term(tmp_path):
+  def loss(params, aux, key, batch):
+    made = toys.loss(params, aux, key, batch)
+    terms = {'last': (2 * made.nats, made.weight), **made.terms}
+    return made._replace(terms=terms)
+
+  system = dataclasses.replace(toys.SYSTEM, loss=loss, bits_of='last')
+  train(tmp_path, system, num_steps=3)
+  (row,) = [json.loads(line) for line in lines(tmp_path)]
+  np.testing.assert_allclose(row['terms']['last'], 2 * row['loss'], rtol=1e-6)
+  np.testing.assert_allclose(row['bpc'], row['loss'] / np.log(2), rtol=1e-6)
 
 
 def test_samples(tmp_path):

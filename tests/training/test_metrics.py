@@ -3,9 +3,12 @@ import json
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sedd_jax import models
 from sedd_jax.training import metrics
 
 
@@ -198,3 +201,13 @@ def test_heavy_imports_are_late():
   for path in folder.glob('*.py'):
     for line in path.read_text().splitlines():
       assert not re.match(r'(import|from) (orbax|matplotlib|tqdm)', line)
+
+
+def test_parameters_of_a_head_that_is_the_embedding():
+  bert = models.Bert(50, 8, 2, 2, time='layer', max_positions=20)
+  args = jnp.zeros((1, 2), int), jnp.zeros(1)
+  params = jax.eval_shape(bert.init, jax.random.key(0), *args)['params']
+  # Norms, four square maps, two wide ones; the head's map, norm, embedding.
+  block = 2 * 16 + 4 * (64 + 8) + (8 * 32 + 32) + (32 * 8 + 8)
+  head = (64 + 8) + 16 + 50 * 8 + 50
+  assert metrics.num_parameters_per_token(params) == 2 * block + 16 + head

@@ -126,6 +126,16 @@ def test_two_processes_train_as_one_and_stop_together(tmp_path):
   assert saved(group) == [35, 40]
 
 
+@pytest.mark.slow
+def test_processes_refresh_alike(tmp_path):
+  fields = {'num_steps': 8, 'refresh_every': 4}
+  outputs = finish(start_group(tmp_path, 2, **fields))
+  assert [output.split('aux ')[1].split()[0] for output in outputs] == [
+    '2.0',
+    '2.0',
+  ]
+
+
 def test_sigterm_saves_and_exits_with_0(tmp_path):
   process = start(tmp_path, num_steps=1000, log_every=1, pause=0.02)
   wait_for_line(tmp_path, 3, [process])

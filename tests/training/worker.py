@@ -6,12 +6,14 @@ with OPTIONS a JSON object: fields of the group `training`, and `devices`,
 `pause` (seconds a step), `processes`, `rank`, `port`.
 """
 
+import dataclasses
 import json
 import pathlib
 import sys
 import time
 
 import jax
+import numpy as np
 
 from sedd_jax.training import loop
 from tests.training import toys
@@ -37,8 +39,16 @@ def main():
   port = options.pop('port', 0)
   if processes > 1:
     jax.distributed.initialize(f'localhost:{port}', processes, rank)
+  system = toys.SYSTEM
+  if options.get('refresh_every'):
+    # What each process makes differs, and that of the first is taken.
+    system = dataclasses.replace(
+      toys.remembering(8),
+      refresh=lambda params, aux: aux + 1 + jax.process_index(),
+      update_aux=lambda aux, stats: aux,
+    )
   state = loop.train(
-    toys.SYSTEM,
+    system,
     Slow(pause),
     workdir=workdir,
     seed=0,
@@ -47,6 +57,8 @@ def main():
   )
   # Of all processes, as the array may be.
   print('sum', float(state.params['head'].sum()))
+  if options.get('refresh_every'):
+    print('aux', np.asarray(state.aux.addressable_shards[0].data).max())
 
 
 if __name__ == '__main__':
