@@ -37,6 +37,7 @@ RANGES = {
   'in [0, 2**32)': lambda value: 0 <= value < 2**32,
   'in [0, 1)': lambda value: 0 <= value < 1,
   'in (0, 1)': lambda value: 0 < value < 1,
+  'in (0, 1]': lambda value: 0 < value <= 1,
 }
 
 # What a group whose settings depend on a name may hold besides its fields.
@@ -275,9 +276,22 @@ FIELDS: dict[str, Field] = {
     'in (0, 1)',
   ),
   'sampling.method': Field(
-    'tweedie', 'The reverse step.', 'sedd_jax.samplers:NAMES'
+    'tweedie',
+    'The sampler: steps in time, or masks revealed one by one.',
+    'sedd_jax.samplers:NAMES',
   ),
   'sampling.steps': Field(128, 'Reverse steps.', '> 0'),
+  'sampling.temperature': Field(
+    1.0,
+    'first_hitting, confidence, margin, entropy: what logits are divided by; '
+    "1: the model's own law.",
+    '> 0',
+  ),
+  'sampling.top_p': Field(
+    1.0,
+    'The same: draws among the likeliest symbols that hold this share; 1: all.',
+    'in (0, 1]',
+  ),
   'sampling.num_samples': Field(8, 'Samples drawn.', '> 0'),
   'sampling.length': Field(
     0, 'Tokens a sample; 0: as long as data.seq_len.', '>= 0'

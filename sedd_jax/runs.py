@@ -175,13 +175,18 @@ class Experiment:
       ValueError: a prompt that does not fit.
     """
     config = self.config
+    chosen = {'grid': config.sampling.grid}
+    for name in ('temperature', 'top_p'):
+      # At 1 there is nothing to ask for, and any sampler does it.
+      if config.sampling[name] != 1:
+        chosen[name] = config.sampling[name]
     settings = {
       'length': self.length,
       'seeds': [(config.seed + place) % 2**32 for place in range(num_samples)],
       'method': config.sampling.method,
       'steps': config.sampling.steps,
       'batch_size': config.sampling.batch_size,
-      'options': {'grid': config.sampling.grid},
+      'options': chosen,
       **options,
     }
     return generate.request(

@@ -17,7 +17,7 @@ from sedd_jax.samplers.loop import (
 )
 
 # All names of `sampling.method`.
-NAMES = (*METHODS, 'ancestral', 'autoregressive')
+NAMES = (*METHODS, 'ancestral', 'autoregressive', *unmasking.ORDERS)
 
 __all__ = [
   'GRIDS',

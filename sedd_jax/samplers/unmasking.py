@@ -77,10 +77,7 @@ def sharpened(
   >>> sharpened(logits, top_p=0.6).round(3).tolist()[::2]
   [0.625, 0.0]
   """
-  if not 0 < temperature < float('inf'):
-    raise ValueError(f'temperature must be above 0, not {temperature}')
-  if not 0 < top_p <= 1:
-    raise ValueError(f'top_p must be in (0, 1], not {top_p}')
+  require_sharpening(temperature, top_p)
   probs = jax.nn.softmax(numerics.as_float(logits) / temperature)
   if top_p == 1:
     return probs
@@ -90,6 +87,14 @@ def sharpened(
   least = jnp.min(jnp.where(before < top_p, falling, 1), axis=-1, keepdims=True)
   kept = jnp.where(probs >= least, probs, 0)
   return kept / jnp.sum(kept, axis=-1, keepdims=True)
+
+
+def require_sharpening(temperature: float, top_p: float) -> None:
+  """Raises ValueError for numbers that `sharpened` does not take."""
+  if not 0 < temperature < float('inf'):
+    raise ValueError(f'temperature must be above 0, not {temperature}')
+  if not 0 < top_p <= 1:
+    raise ValueError(f'top_p must be in (0, 1], not {top_p}')
 
 
 def sample(

@@ -23,6 +23,7 @@ from sedd_jax.systems import (
   requests,
   step_bound,
   time_proposal,
+  unmasked,
   x0_chain,
 )
 from sedd_jax.systems import denoiser as denoiser_lib
@@ -33,7 +34,11 @@ METHODS = ('ancestral',)
 def examples() -> tuple[dict[str, Any], ...]:
   """Fields of configs for the contract tests."""
   continuous = {'sampling.method': 'ancestral'}
-  return continuous, {**continuous, 'system.args.num_steps': 6}
+  return (
+    continuous,
+    {**continuous, 'system.args.num_steps': 6},
+    {'sampling.method': 'confidence'},
+  )
 
 
 def make(
@@ -102,9 +107,10 @@ def _continuous(
   denoiser: denoiser_lib.Denoiser,
 ) -> base.System:
   """The system in continuous time."""
-  parts.require_method(config, METHODS)
+  parts.require_method(config, (*METHODS, *unmasked.METHODS))
   requests.require_even(config.sampling.grid)
-  _in_steps(schedule, config.sampling.steps)
+  if config.sampling.method in METHODS:
+    _in_steps(schedule, config.sampling.steps)
   parts.require_protocol(config, masked_bound.PROTOCOLS)
   t_min, chunk = config.training.t_min, config.training.loss_chunk
 
@@ -182,7 +188,12 @@ def _continuous(
 
     return draw
 
+  unmask = unmasked.sampler(denoiser.logits_of, process, schedule, t_min)
+
   def check_request(request):
+    if request.method in unmasked.METHODS:
+      unmasked.checked(request, config.system.name)
+      return
     options = requests.checked(request, METHODS, ('grid',), config.system.name)
     requests.require_even(options.get('grid', 'uniform'))
     _in_steps(schedule, request.steps)
@@ -190,6 +201,8 @@ def _continuous(
   def sample(params, aux, request):
     del aux
     check_request(request)
+    if request.method in unmasked.METHODS:
+      return unmask(params, request)
 
     def of_batch(*batch):
       return drawer(request.steps, request.record_path)(params, *batch)

@@ -20,6 +20,7 @@ from sedd_jax.systems import (
   requests,
   score_bound,
   time_proposal,
+  unmasked,
   weights,
 )
 
@@ -27,7 +28,7 @@ from sedd_jax.systems import (
 def examples() -> tuple[dict[str, Any], ...]:
   """Fields of configs for the contract tests."""
   uniform = {'process.name': 'uniform', 'schedule.name': 'geometric'}
-  return {}, uniform
+  return {}, uniform, {'sampling.method': 'first_hitting'}
 
 
 def make(config: Any, data_info: Any) -> base.System:
@@ -54,11 +55,14 @@ def make(config: Any, data_info: Any) -> base.System:
       'uniform or absorbing'
     )
   schedule = parts.make_schedule(config, noise_schedules.Continuous)
-  parts.require_method(config, samplers.METHODS)
   parts.require_protocol(config, score_bound.PROTOCOLS)
   network = parts.make_network(config, process.num_states)
   # SEDD scales the output of its absorbing network only.
   scale_by_sigma = process_base.has_mask(process)
+  methods = samplers.METHODS.keys()
+  parts.require_method(
+    config, (*methods, *(unmasked.METHODS if scale_by_sigma else ()))
+  )
   if not scale_by_sigma and not getattr(network, 'timed', True):
     raise ValueError(
       'scores under uniform noise depend on its level, and model.name '
@@ -147,12 +151,29 @@ def make(config: Any, data_info: Any) -> base.System:
       return_path=path,
     )
 
+  def logits_of(params):
+    """At a mask the scores are p(x_0), but for a factor."""
+
+    def logits_fn(x_t, t):
+      return network.apply({'params': params}, x_t, schedule.total(t))
+
+    return logits_fn
+
+  unmask = None
+  if isinstance(process, Absorbing):
+    unmask = unmasked.sampler(logits_of, process, schedule, t_min)
+
   def check_request(request):
-    requests.checked(request, samplers.METHODS, ('grid', 'delta'), 'sedd')
+    if unmask is not None and request.method in unmasked.METHODS:
+      unmasked.checked(request, 'sedd')
+    else:
+      requests.checked(request, methods, ('grid', 'delta'), 'sedd')
 
   def sample(params, aux, request):
     del aux
     check_request(request)
+    if unmask is not None and request.method in unmasked.METHODS:
+      return unmask(params, request)
     options = request.options
     grid = options.get('grid', 'uniform')
     delta = options.get('delta', config.eval.decoder_delta)

@@ -108,7 +108,7 @@ def test_a_request_for_what_there_is_not(case):
   )
   for changes, told in (
     ({'method': 'dance'}, "unknown sampling method 'dance'"),
-    ({'options': {'temperature': 2}}, "option 'temperature'"),
+    ({'options': {'colour': 2}}, "option 'colour'"),
     ({'source': tokens_of_a_source()}, 'takes no source'),
   ):
     with pytest.raises(ValueError, match=told):

@@ -10,12 +10,41 @@ from sedd_jax import systems
 from sedd_jax.losses import masked
 from sedd_jax.systems import masked_bound, score_bound
 from tests import enumerated_steps, oracles
+from tests.samplers import test_unmasking
 from tests.systems import small
 
 
 def system_of(**changes):
   fields = {'system__name': 'masked_diffusion', 'sampling__method': 'ancestral'}
   return small.made(small.config_of(**{**fields, **changes}))
+
+
+def test_first_hitting_has_the_law_of_all_orders():
+  """Of a network that is not told the time, read through its scores."""
+  info = type('Info', (), {'vocab_size': 2})
+  system = systems.make(
+    small.config_of(
+      system__name='masked_diffusion',
+      sampling__method='first_hitting',
+      data__seq_len=3,
+    ),
+    info,
+  )
+  params, aux = small.started(system)
+  states = jnp.asarray(oracles.states(3, 3), jnp.int32)
+  score = system.score_fn(params, aux)(states, jnp.ones(len(states)))
+  table = jax.nn.softmax(score[..., :2])
+  for steps, sizes in ((9, (1, 1, 1)), (2, (2, 1))):
+    request = systems.Request(
+      length=3, seeds=range(20_000), method='first_hitting', steps=steps
+    )
+    samples = system.sample(params, aux, request)
+    assert samples.calls == min(steps, 3)
+    test_unmasking.require_law(
+      samples.tokens,
+      test_unmasking.law_of(np.asarray(table, float), sizes),
+      np.full(8, 1 / 8),
+    )
 
 
 @pytest.mark.parametrize(
