@@ -25,7 +25,6 @@ from typing import Any
 import common
 import numpy as np
 
-EMA_DECAY, CLIP = 0.999, 1.0
 MAX_LOGIT_ERROR = 1e-4
 
 
@@ -115,125 +114,18 @@ def torch_side(
   """Serves turns of the other side; see `serve`."""
   del config
   import torch
+  import torch_sedd
   from torch import nn
-  from torch.nn import functional
 
   torch.manual_seed(0)
   sizes, tensors = pipe.recv()
-  hidden, states = sizes['hidden_size'], sizes['num_states']
-  heads, mask = sizes['num_heads'], sizes['num_states'] - 1
-
-  def modulated(x, shift, scale):
-    return x * (1 + scale) + shift
-
-  class Norm(nn.Module):
-    def __init__(self):
-      super().__init__()
-      self.weight = nn.Parameter(torch.ones(hidden))
-
-    def forward(self, x):
-      return functional.layer_norm(x, [hidden], self.weight)
-
-  class Block(nn.Module):
-    def __init__(self):
-      super().__init__()
-      self.norm1, self.norm2 = Norm(), Norm()
-      self.attn_qkv = nn.Linear(hidden, 3 * hidden, bias=False)
-      self.attn_out = nn.Linear(hidden, hidden, bias=False)
-      self.mlp = nn.Sequential(
-        nn.Linear(hidden, 4 * hidden),
-        nn.GELU(approximate='tanh'),
-        nn.Linear(4 * hidden, hidden),
-      )
-      self.adaLN_modulation = nn.Linear(sizes['cond_size'], 6 * hidden)
-
-    def forward(self, h, cond, cos, sin):
-      batch, length, _ = h.shape
-      made = self.adaLN_modulation(cond)[:, None].chunk(6, dim=-1)
-      shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = made
-      qkv = self.attn_qkv(modulated(self.norm1(h), shift_1, scale_1))
-      qkv = qkv.view(batch, length, 3, heads, hidden // heads)
-      q, k, v = qkv.permute(2, 0, 3, 1, 4)
-
-      def rotated(x):
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
-
-      u = functional.scaled_dot_product_attention(rotated(q), rotated(k), v)
-      h = h + gate_1 * self.attn_out(u.transpose(1, 2).reshape(h.shape))
-      u = self.mlp(modulated(self.norm2(h), shift_2, scale_2))
-      return h + gate_2 * u
-
-  class Network(nn.Module):
-    def __init__(self):
-      super().__init__()
-      self.vocab_embed = nn.Embedding(states, hidden)
-      self.sigma_map = nn.Sequential(
-        nn.Linear(256, sizes['cond_size']),
-        nn.SiLU(),
-        nn.Linear(sizes['cond_size'], sizes['cond_size']),
-      )
-      self.blocks = nn.ModuleList(Block() for _ in range(sizes['num_layers']))
-      self.norm_final = Norm()
-      self.linear = nn.Linear(hidden, states)
-      self.adaLN_modulation = nn.Linear(sizes['cond_size'], 2 * hidden)
-      f = 10_000.0 ** (-torch.arange(128) / 128)
-      self.register_buffer('level_frequencies', f, persistent=False)
-      half = hidden // heads // 2
-      f = 10_000.0 ** (-torch.arange(half) / half)
-      angles = torch.outer(torch.arange(sizes['length']), f)
-      self.register_buffer('cos', angles.cos(), persistent=False)
-      self.register_buffer('sin', angles.sin(), persistent=False)
-
-    def forward(self, x_t, sigma):
-      angle = sigma[:, None] * self.level_frequencies
-      level = torch.cat([angle.cos(), angle.sin()], dim=-1)
-      cond = functional.silu(self.sigma_map(level))
-      h = self.vocab_embed(x_t)
-      for block in self.blocks:
-        h = block(h, cond, self.cos, self.sin)
-      shift, scale = self.adaLN_modulation(cond)[:, None].chunk(2, dim=-1)
-      return self.linear(modulated(self.norm_final(h), shift, scale))
-
-  network = Network()
-  ours = {
-    'output_layer.': '',
-    'vocab_embed.embedding': 'vocab_embed.weight',
-    'sigma_map.mlp.': 'sigma_map.',
-  }
-  renamed = {}
-  for name, tensor in tensors.items():
-    if name.startswith('rotary_emb'):
-      continue
-    for old, new in ours.items():
-      name = name.replace(old, new)
-    renamed[name] = torch.from_numpy(np.array(tensor))
-  network.load_state_dict(renamed)
+  mask = sizes['num_states'] - 1
+  network = torch_sedd.network_of(sizes, tensors)
   x_t, sigma = pipe.recv()
   with torch.no_grad():
     logits = network(torch.from_numpy(x_t).long(), torch.from_numpy(sigma))
   count = sum(p.numel() for p in network.parameters())
   pipe.send((logits.numpy(), count, torch.__version__))
-  eps = 1e-3
-
-  def total(t):
-    return -torch.log1p(-(1 - eps) * t)
-
-  def log_score(x_t, sigma):
-    level = torch.log(torch.expm1(sigma) * (states - 1))[:, None, None]
-    return network(x_t, sigma) - level
-
-  def loss_of(x_0):
-    """Absorbing score entropy a token, of one draw of time and noise a row."""
-    t = eps + (1 - eps) * torch.rand(len(x_0))
-    sigma, rate = total(t), (1 - eps) / (1 - (1 - eps) * t)
-    masked = torch.rand(x_0.shape) < -torch.expm1(-sigma)[:, None]
-    scores = log_score(torch.where(masked, mask, x_0), sigma)
-    ratio = (1 / torch.expm1(sigma))[:, None]
-    seen = scores.gather(-1, x_0[..., None])[..., 0]
-    entropy = scores[..., :mask].exp().sum(-1) - ratio * seen
-    entropy = entropy + ratio * (torch.log(ratio) - 1)
-    return (rate[:, None] * entropy * masked).mean()
 
   def training() -> Callable[[], float]:
     updates = torch.optim.AdamW(
@@ -241,16 +133,18 @@ def torch_side(
     )
     means = [p.detach().clone() for p in network.parameters()]
     shape = sizes['batch'], sizes['length']
-    x_0 = torch.randint(states - 1, shape)
+    x_0 = torch.randint(mask, shape)
 
     def one() -> float:
       begin = time.perf_counter()
       updates.zero_grad()
-      loss_of(x_0).backward()
-      nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+      torch_sedd.loss_of(network, x_0).backward()
+      nn.utils.clip_grad_norm_(network.parameters(), torch_sedd.CLIP)
       updates.step()
       with torch.no_grad():
-        torch._foreach_lerp_(means, list(network.parameters()), 1 - EMA_DECAY)
+        torch._foreach_lerp_(
+          means, list(network.parameters()), 1 - torch_sedd.EMA_DECAY
+        )
       return time.perf_counter() - begin
 
     return lambda: statistics.median(one() for _ in range(own.steps))
@@ -261,9 +155,11 @@ def torch_side(
 
   def tweedie(x, t, s):
     """Probabilities of the next states, weights of a posterior at s."""
+    total = torch_sedd.total_noise
     sigma = total(t)
     drop = sigma - (total(s) if s is not None else 0.0)
-    score = log_score(x, sigma.expand(len(x))).exp()
+    level = sigma.expand(len(x))
+    score = torch_sedd.log_score(network, x, level).exp()
     score = score.scatter(-1, x[..., None], 1.0)
     stay = (1 - drop.exp()) * score.sum(-1)
     score = score * drop.exp()
@@ -279,7 +175,7 @@ def torch_side(
     def turn() -> float:
       begin = time.perf_counter()
       with torch.no_grad():
-        times = torch.linspace(1, eps, steps + 1)
+        times = torch.linspace(1, torch_sedd.T_MIN, steps + 1)
         x = torch.full((batch, sizes['length']), mask)
         for t, s in zip(times[:-1], times[1:]):
           x = drawn(tweedie(x, t, s))

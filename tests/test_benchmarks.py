@@ -34,7 +34,8 @@ def result_of(monkeypatch, tmp_path):
     return json.loads(output.read_text())
 
   yield run
-  sys.modules.pop('common', None)
+  for name in ('common', 'against_pytorch', 'torch_sedd'):
+    sys.modules.pop(name, None)
 
 
 @pytest.mark.slow
@@ -85,6 +86,22 @@ def test_against_pytorch(result_of, capsys):
   for row in result['rows']:
     assert row['ratio'] == row['seconds'] / row['pytorch_seconds'] > 0
   assert '| ratio |' in capsys.readouterr().out
+
+
+def test_learning(result_of, tiny_text, trained):
+  """On the draws of a run PyTorch learns what the run has learned."""
+  pytest.importorskip('torch')
+  own = '--config.sampling.'
+  rest = [a for a in tiny.arguments(tiny_text) if not a.startswith(own)]
+  how = ['--steps=30', '--window=10', '--draws=ours']
+  (row,) = result_of('learning', *how, common=rest)['rows']
+  lines = tiny.rows(trained / 'metrics.jsonl')
+  ours = {str(line['step']): line['bpc'] for line in lines}
+  for end in ('10', '20', '30'):
+    assert row[end] == pytest.approx(ours[end], rel=2e-3)
+  how = ['--steps=20', '--window=10', '--begin=pytorch', '--seeds=0,1']
+  first, second = result_of('learning', *how, common=rest)['rows']
+  assert first['20'] != second['20'] and first['20'] < first['10']
 
 
 def test_another_noise_is_not_compared(result_of):
