@@ -269,6 +269,14 @@ FIELDS: dict[str, Field] = {
   'eval.fit_batches': Field(
     4, 'Batches of draws that fit the density of importance sampling.', '>= 0'
   ),
+  'eval.suite': Field(
+    '',
+    'Mode evaluate: published test sets in place of the split.',
+    ('', 'sedd_zero_shot'),
+  ),
+  'eval.suite_path': Field(
+    'data_cache/evaluation', "The folder of the suite's files."
+  ),
   'eval.batch_size': Field(32, 'Sequences evaluated at once.', '> 0'),
   'eval.decoder_delta': Field(
     1e-6,

@@ -14,7 +14,7 @@ import numpy as np
 
 import sedd_jax
 from sedd_jax import config_checks, flags, runs, systems
-from sedd_jax.data import statistics
+from sedd_jax.data import evaluation_sets, pipeline, statistics
 from sedd_jax.evaluation import generate, likelihood, report
 from sedd_jax.training import loop, metrics, parallel, tracing, trackers
 from sedd_jax.training import optimizer as optimizer_lib
@@ -55,7 +55,9 @@ def train(command: flags.Command) -> None:
     if experiment.counts is not None:
       statistics.write(workdir / statistics.FILE, experiment.counts)
   system = experiment.system
-  evaluator = _Evaluator(experiment, layout) if system.bound else None
+  evaluator = None
+  if system.bound is not None:
+    evaluator = _Evaluator(experiment, layout, experiment.dataset)
 
   def sample_fn(params: Any, aux: Any, step: int) -> None:
     # From the host, as at the end: one compiled program serves both.
@@ -95,15 +97,32 @@ def train(command: flags.Command) -> None:
 
 
 def evaluate(command: flags.Command) -> None:
-  """Bounds -log p over a split; writes evaluation.json."""
+  """Bounds -log p over a split, or over a suite of published sets.
+
+  Writes evaluation.json; of a suite SUITE.json and SUITE.md.
+  """
+  suite = command.config.eval.suite
   with _mistakes_told():
-    run = runs.load(command.config, command.workdir)
+    run = runs.load(command.config, command.workdir, read=not suite)
     if run.experiment.system.bound is None:
       raise ValueError(f'system {run.config.system.name!r} has no likelihood')
-    run.experiment.dataset.tokens(run.config.eval.split)
+    if suite:
+      dataset = evaluation_sets.load(
+        suite,
+        run.config.eval.suite_path,
+        run.tokenizer,
+        run.config.data.seq_len,
+      )
+    else:
+      dataset = run.experiment.dataset
+      dataset.tokens(run.config.eval.split)
     layout = parallel.make(run.config.training.parallelism)
     _make_folder(command.workdir)
-  _evaluate(run, command.workdir, _Evaluator(run.experiment, layout))
+  evaluator = _Evaluator(run.experiment, layout, dataset)
+  if suite:
+    _evaluate_suite(run, command.workdir, evaluator, suite)
+  else:
+    _evaluate(run, command.workdir, evaluator)
 
 
 def sample(command: flags.Command) -> None:
@@ -165,9 +184,15 @@ def _make_folder(workdir: pathlib.Path) -> None:
 class _Evaluator:
   """The bound over a split, on all devices and processes."""
 
-  def __init__(self, experiment: runs.Experiment, layout: parallel.Layout):
+  def __init__(
+    self,
+    experiment: runs.Experiment,
+    layout: parallel.Layout,
+    dataset: pipeline.Dataset,
+  ):
     self._experiment = experiment
     self._layout = layout
+    self.dataset = dataset
     self._compiled = layout.compile_rows(experiment.system.bound)
 
   def __call__(
@@ -188,7 +213,7 @@ class _Evaluator:
       self._rows,
       self._layout.place(params),
       held(aux),
-      self._experiment.dataset,
+      self.dataset,
       split=split,
       seed=config.seed,
       batch_size=config.eval.batch_size,
@@ -212,28 +237,22 @@ class _Evaluator:
     return self._compiled(params, aux, key, mine)
 
 
-def _evaluate(
-  run: runs.Run, workdir: pathlib.Path, evaluator: _Evaluator
-) -> None:
-  """Evaluates, and writes and prints what came of it."""
+def _progress(batches: Any, total: int) -> Any:
+  """A bar on a terminal of the first process."""
   # Late, as it serves terminals only.
   import tqdm
 
-  def progress(batches: Any, total: int) -> Any:
-    # None: no bar where the output is no terminal.
-    disable = True if jax.process_index() else None
-    return tqdm.tqdm(
-      batches, desc='bound', leave=False, disable=disable, total=total
-    )
+  # None: no bar where the output is no terminal.
+  disable = True if jax.process_index() else None
+  return tqdm.tqdm(
+    batches, desc='bound', leave=False, disable=disable, total=total
+  )
 
-  config, info = run.config, run.experiment.dataset.info
-  result = evaluator(
-    run.params,
-    run.aux,
-    run.step,
-    split=config.eval.split,
-    progress=progress,
-  ) | {
+
+def _circumstances(run: runs.Run, info: pipeline.DataInfo) -> dict[str, Any]:
+  """What an evaluation depends on besides the model."""
+  config = run.config
+  return {
     'dtype': config.model.dtype,
     'seq_len': config.data.seq_len,
     't_min': config.training.t_min,
@@ -242,6 +261,47 @@ def _evaluate(
     'version': sedd_jax.__version__,
     'commit': report.commit(),
   }
+
+
+def _evaluate_suite(
+  run: runs.Run, workdir: pathlib.Path, evaluator: _Evaluator, suite: str
+) -> None:
+  """Evaluates each set; writes and prints a table with published figures."""
+  info = evaluator.dataset.info
+  results = {
+    split: evaluator(
+      run.params, run.aux, run.step, split=split, progress=_progress
+    )
+    for split in info.num_tokens
+  }
+  if jax.process_index():
+    return
+  table = report.suite_table(
+    evaluation_sets.SUITES[suite], workdir.name, results
+  )
+  told = {
+    'suite': suite,
+    'packing': evaluation_sets.SUITES[suite].protocol,
+    'sets': results,
+    **_circumstances(run, info),
+  }
+  report.write_json(workdir / f'{suite}.json', told)
+  report.write(workdir / f'{suite}.md', table)
+  print(table, end='', flush=True)
+
+
+def _evaluate(
+  run: runs.Run, workdir: pathlib.Path, evaluator: _Evaluator
+) -> None:
+  """Evaluates, and writes and prints what came of it."""
+  info = evaluator.dataset.info
+  result = evaluator(
+    run.params,
+    run.aux,
+    run.step,
+    split=run.config.eval.split,
+    progress=_progress,
+  ) | _circumstances(run, info)
   if jax.process_index() == 0:
     report.write_json(workdir / 'evaluation.json', result)
     print(likelihood.describe(result, info.unit), flush=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import sedd_jax as sj
-from sedd_jax import config_checks, default_config, flags, modes, runs
+from sedd_jax import config_checks, default_config, flags, main, modes, runs
 from sedd_jax.systems import Samples
 from sedd_jax.training import loop, parallel
 from tests import tiny
@@ -26,11 +26,31 @@ def test_the_bound_is_that_of_any_devices_and_batch_size(run, trained, devices):
   config.eval.batch_size = 7
   experiment = runs.Experiment(config)
   layout = parallel.make('pmap', jax.local_devices()[:devices])
-  evaluator = modes._Evaluator(experiment, layout)
+  evaluator = modes._Evaluator(experiment, layout, experiment.dataset)
   result = evaluator(run.params, run.aux, run.step, split='validation')
   for name in ('nats_per_token', 'standard_error', 'terms'):
     assert result[name] == pytest.approx(expected[name], rel=1e-4), name
   assert result['num_tokens'] == expected['num_tokens']
+
+
+def test_a_suite_of_published_sets(copied, tmp_path, capsys):
+  """Where the run's own text is gone; a table beside the published figures."""
+  (tmp_path / 'ptb-test.txt').write_text(' a cat of rome sat \n on mats\n' * 9)
+  argv = [f'--workdir={copied}', '--mode=evaluate', '--config.eval.points=2']
+  argv += ['--config.eval.suite=sedd_zero_shot']
+  with pytest.raises(SystemExit):
+    main.main([*argv, f'--config.eval.suite_path={tmp_path / "none"}'])
+  assert 'holds no file of suite sedd_zero_shot' in capsys.readouterr().err
+  main.main([*argv, f'--config.eval.suite_path={tmp_path}'])
+  table = capsys.readouterr().out
+  told = json.loads((copied / 'sedd_zero_shot.json').read_text())
+  result = told['sets']['ptb']
+  # 18 and 8 characters with their ends, nine times, in pieces of 16.
+  assert told['packing'] == 'sedd' and result['num_sequences'] == 14
+  assert (copied / 'sedd_zero_shot.md').read_text() == table
+  assert f'| {result["perplexity"]:.2f} ± ' in table
+  assert table.count('not at hand') == 4
+  assert '| GPT-2 small | 45.04 | 42.43 | 138.43 | 41.60 | 75.20 |' in table
 
 
 def described(**changes):

@@ -38,16 +38,15 @@ def _closed_up(*marks: str) -> list[Detokenizer]:
 
 def _enclosed(*pairs: str) -> list[Detokenizer]:
   """No space inside two marks, the nearest that match."""
-  return _pattern(
-    *(
-      (
-        rf'{re.escape(opened)}\s*([^{re.escape(closed)}]*?)\s*'
-        rf'{re.escape(closed)}',
-        rf'{opened}\1{closed}',
-      )
-      for opened, closed in pairs
+
+  def rule(pair: str) -> tuple[str, str]:
+    opened, closed = map(re.escape, tuple(pair))
+    return (
+      rf'{opened}\s*([^{closed}]*?)\s*{closed}',
+      rf'{pair[0]}\1{pair[1]}',
     )
-  )
+
+  return _pattern(*map(rule, pairs))
 
 
 _WIKITEXT = [

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import subprocess
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,53 @@ def denoising_page(
   }
   # In one pass, for the text may contain what looks like a placeholder.
   return re.sub('@([A-Z]+)@', lambda found: filled[found[1]], _PAGE)
+
+
+def suite_table(
+  suite: Any, name: str, results: Mapping[str, Mapping[str, Any]]
+) -> str:
+  """A suite's perplexities as a Markdown table, published ones below.
+
+  Args:
+    suite: has `sets`, `protocol`, `published` and `source`.
+    name: of the run.
+    results: set to what `likelihood.evaluate` says of it; sets may be missing.
+
+  Returns:
+    The table, and a line on how it was made.
+  """
+
+  def line(label: str, texts: Iterable[str]) -> str:
+    return f'| {" | ".join((label, *texts))} |'
+
+  def own(split: str) -> str:
+    result = results.get(split)
+    if result is None:
+      return 'not at hand'
+    perplexity, error = result['perplexity'], result['standard_error']
+    if perplexity is None:
+      return 'beyond 1e304'
+    spread = '' if error is None else f' ± {perplexity * error:.2f}'
+    return f'{perplexity:.2f}{spread}'
+
+  lines = [
+    line('perplexity a token', suite.sets),
+    line('---', ['---'] * len(suite.sets)),
+    line(name, map(own, suite.sets)),
+  ]
+  for model, row in suite.published.items():
+    found = (f'{row[s]:.2f}' if s in row else '' for s in suite.sets)
+    lines.append(line(model, found))
+  first = next(iter(results.values()))
+  counted = ', '.join(
+    f'{split} {result["num_sequences"]}' for split, result in results.items()
+  )
+  lines.append(
+    f'\n{name}: step {first["step"]}, at most (eval.protocol '
+    f'{first["protocol"]}, {first["points"]} times a sequence), packing '
+    f'{suite.protocol}, sequences: {counted}. The others: {suite.source}.'
+  )
+  return '\n'.join(lines) + '\n'
 
 
 def plot_levels(tokens: np.ndarray, path: str | os.PathLike) -> None:
