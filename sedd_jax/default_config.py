@@ -272,7 +272,7 @@ FIELDS: dict[str, Field] = {
   'eval.suite': Field(
     '',
     'Mode evaluate: published test sets in place of the split.',
-    ('', 'sedd_zero_shot'),
+    'sedd_jax.data.evaluation_sets:NAMES',
   ),
   'eval.suite_path': Field(
     'data_cache/evaluation', "The folder of the suite's files."

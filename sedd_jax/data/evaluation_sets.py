@@ -32,12 +32,14 @@ def _passages(lines: Iterable[str]) -> Iterator[str]:
       text = value.get('text')
       if text is None:
         text = f'{value["context"]} {value["continuation"]}'
-      yield text
+      if not isinstance(text, str):
+        raise ValueError(text)
     except (ValueError, KeyError, AttributeError) as error:
       raise DataError(
         f"line {number}: no object with the string 'text', or with 'context' "
         "and 'continuation'"
       ) from error
+    yield text
 
 
 def _lines(lines: Iterable[str]) -> Iterator[str]:
@@ -100,59 +102,13 @@ def packed_as_sedd(
   """
   pieces = []
   for first in range(0, len(examples), _GROUP):
-    joined = _joined(examples[first : first + _GROUP], end)
+    group = examples[first : first + _GROUP]
+    joined = np.concatenate([piece for ids in group for piece in (ids, [end])])
     pieces.append(joined[: len(joined) // length * length])
-  return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+  return np.concatenate([np.zeros(0, np.int64), *pieces]).astype(np.int64)
 
 
-def packed_as_mdlm(
-  examples: Sequence[np.ndarray], length: int, end: int
-) -> np.ndarray:
-  """As SEDD's, cut two tokens shorter and each piece put between two ends.
-
-  (The released code of MDLM, arXiv 2406.07524.)
-
-  Args:
-    examples: ids `[tokens]` each.
-    length: tokens a sequence, at least 3.
-    end: the token behind every example, and around every piece.
-
-  Returns:
-    `[sequences * length]`.
-  """
-  inner = packed_as_sedd(examples, length - 2, end).reshape(-1, length - 2)
-  return np.pad(inner, [(0, 0), (1, 1)], constant_values=end).reshape(-1)
-
-
-def packed_whole(
-  examples: Sequence[np.ndarray], length: int, end: int
-) -> np.ndarray:
-  """All of it, in order, each example with an end behind.
-
-  The last sequence may be short.
-
-  Args:
-    examples: ids `[tokens]` each.
-    length: not used.
-    end: the token behind every example.
-
-  Returns:
-    `[tokens]`.
-  """
-  del length
-  return _joined(examples, end)
-
-
-def _joined(examples: Sequence[np.ndarray], end: int) -> np.ndarray:
-  pieces = [piece for ids in examples for piece in (ids, [end])]
-  return np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, int)
-
-
-PROTOCOLS = {
-  'mdlm': packed_as_mdlm,
-  'sedd': packed_as_sedd,
-  'whole': packed_whole,
-}
+PROTOCOLS = {'sedd': packed_as_sedd}
 
 
 class Suite(NamedTuple):
@@ -194,6 +150,9 @@ SUITES = {
   )
 }
 
+# What a config may name.
+NAMES = ('', *SUITES)
+
 
 def located(name: str, folder: pathlib.Path) -> pathlib.Path | None:
   """The file of a set in a folder, or None."""
@@ -204,31 +163,24 @@ def located(name: str, folder: pathlib.Path) -> pathlib.Path | None:
   return None
 
 
-def examples_of(name: str, path: pathlib.Path) -> list[str]:
+def examples_of(name: str, path: pathlib.Path) -> Iterator[str]:
   """The examples of a set as text.
 
   Args:
     name: of `SETS`.
     path: its file.
 
-  Returns:
+  Yields:
     Texts, as they are tokenised.
 
   Raises:
-    DataError: for a file that cannot be read as the set.
+    DataError: for a line that is no example.
   """
   chosen = SETS[name]
   opened = lzma.open if path.suffix == '.xz' else open
-  try:
-    with opened(path, 'rt', encoding='utf-8', newline='\n') as stream:
-      return [
-        detokenizers.detokenized(example, chosen.detokenizer)
-        for example in chosen.examples(stream)
-      ]
-  except DataError as error:
-    raise DataError(f'{path}: {error}') from error
-  except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
-    raise DataError(f'{path}: {error}') from error
+  with opened(path, 'rt', encoding='utf-8', newline='\n') as stream:
+    for example in chosen.examples(stream):
+      yield detokenizers.detokenized(example, chosen.detokenizer)
 
 
 def load(
@@ -258,8 +210,6 @@ def load(
       f'tokenizer {tokenizer.name!r} has no token that ends a document, which '
       f'suite {suite} needs'
     )
-  if seq_len < 3:
-    raise DataError(f'suite {suite} needs sequences of 3 tokens, not {seq_len}')
   there = {
     name: path
     for name in chosen.sets
@@ -275,9 +225,8 @@ def load(
   for name, path in there.items():
     try:
       ids = [tokenizer.encode(text) for text in examples_of(name, path)]
-    except DataError as error:
-      told = '' if str(path) in str(error) else f'{path}: '
-      raise DataError(f'{told}{error}') from error
+    except (DataError, UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+      raise DataError(f'{path}: {error}') from error
     packed = PROTOCOLS[chosen.protocol](ids, seq_len, tokenizer.separator)
     if not len(packed):
       raise DataError(

@@ -27,8 +27,7 @@ Places = Mapping[str, tuple[str, int | None]]
 
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
-TORCH_SUFFIXES = ('.pt', '.pth', '.bin')
-SUFFIXES = ('.safetensors', '.npz', *TORCH_SUFFIXES)
+SUFFIXES = ('.safetensors', '.npz', '.pt', '.pth', '.bin')
 _HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
 
 
@@ -117,9 +116,7 @@ def to_params(
       f'unknown tensor {unknown[0]!r} ({len(unknown)} in all); '
       f'{names.alternatives(unknown[0], places)}'
     )
-  num_layers = sum(layer is not None for _, layer in places.values())
-  stacked = {place for place, layer in places.values() if layer is not None}
-  num_layers //= max(len(stacked), 1)
+  num_layers = 1 + max(layer or 0 for _, layer in places.values())
   params: Params = {}
   for name, (place, layer) in places.items():
     tensor = np.asarray(tensors[name], np.float32)

@@ -253,7 +253,7 @@ def make_network(config: Any, num_states: int, causal: bool = False) -> Any:
 
   Raises:
     ValueError: an unknown name, arguments that do not fit, or a network that is
-      too short for data.seq_len.
+      too short for data.seq_len or sampling.length.
   """
   network = names.build(
     models.MODELS,

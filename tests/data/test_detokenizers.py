@@ -59,11 +59,6 @@ CASES = {
     ('', '\n'),
     ('it’s', '\nit’s'),
   ],
-  'scientific_papers': [
-    ('( a ) , 2 @-@ d .', '(a), 2-d .'),
-    ('( a ) b .', '(a) b.'),
-  ],
-  'none': [(' as , it is . ', ' as , it is . ')],
 }
 
 
