@@ -8,7 +8,9 @@ fit of an importance density counted, and another choice of
 
 - independent: one uniform time a sequence, on `--points` times the sequences;
 - stratified: `--points` times a sequence, one in each of equal intervals;
-- importance: a quarter of the calls fit the density, the rest draw from it;
+- importance: a quarter of the calls fit the density, besides the last steps of
+  training, and the rest draw from it;
+- trained importance: the density that the last steps of training fitted alone;
 - quadrature: the nodes of Gauss-Legendre, whose error is not in the column.
 
 The row `reference` takes more of all.  Times of the bound: arXiv 2310.16834,
@@ -93,6 +95,7 @@ def main() -> None:
     'independent': ('stratified', 1, calls, 0),
     'stratified': ('stratified', points, whole, 0),
     'importance': ('importance', points, whole - quarter, quarter),
+    'trained importance': ('importance', points, whole, 0),
     'quadrature': ('quadrature', points, whole, 0),
   }
   if own.reference:

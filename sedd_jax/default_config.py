@@ -267,7 +267,10 @@ FIELDS: dict[str, Field] = {
     ('stratified', 'importance', 'quadrature'),
   ),
   'eval.fit_batches': Field(
-    4, 'Batches of draws that fit the density of importance sampling.', '>= 0'
+    4,
+    'Batches of draws that fit the density of importance sampling, besides '
+    'the last ones of a training in continuous time.',
+    '>= 0',
   ),
   'eval.suite': Field(
     '',

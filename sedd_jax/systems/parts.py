@@ -200,7 +200,7 @@ def continuous_loss(
     weight_fn: of t, what the nats are multiplied by.
 
   Returns:
-    `System.loss`.
+    `System.loss`, with stats for `time_proposal.update_aux`.
   """
   t_min = config.training.t_min
   draw_times = names.resolve(
@@ -211,7 +211,8 @@ def continuous_loss(
     del aux
     x_0, valid, given = of_batch(batch)
     index = batch['index']
-    t = t_min + (1 - t_min) * draw_times(key, index, batch['count'])
+    u = draw_times(key, index, batch['count'])
+    t = t_min + (1 - t_min) * u
     keys = keys_lib.example_keys(key, index)
     noise_keys = keys_lib.folded(keys, 0)
     dropout_keys = keys_lib.folded(keys, 1) if config.model.dropout else None
@@ -222,7 +223,8 @@ def continuous_loss(
     nats = nats_fn(params, x_t, x_0, t, valid, dropout_keys)
     tokens = counted(x_0, valid, given)
     total = weight_fn(t) * jnp.sum(jnp.where(tokens, nats, 0), axis=-1)
-    return base.Loss(total, jnp.sum(tokens, axis=-1).astype(total.dtype))
+    weight = jnp.sum(tokens, axis=-1).astype(total.dtype)
+    return base.Loss(total, weight, {}, {'u': u, 'integrand': total})
 
   return loss
 

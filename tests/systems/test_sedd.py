@@ -220,6 +220,21 @@ def test_fresh_absorbing_network_scores_log_v_per_token():
   np.testing.assert_allclose(sum(bound.terms.values()), bound.nats, rtol=1e-5)
 
 
+def test_training_sees_the_integrand_of_the_bound():
+  changes = {**UNIFORM, 'eval__points': 1, 'training__time_sampling': 'iid'}
+  system, params = made(**changes), params_of(**UNIFORM)
+  batch, key = small.batch_of(20_000), jax.random.key(0)
+  empty = time_proposal.empty()
+  loss = jax.jit(system.loss)(params, empty, key, batch)
+  bound = jax.jit(system.bound)(params, empty, key, batch)
+  trained, evaluated = (
+    np.asarray(time_proposal.density(system.update_aux(empty, of.stats)))
+    for of in (loss, bound)
+  )
+  assert evaluated.max() > 2 * evaluated.min()
+  np.testing.assert_allclose(trained, evaluated, rtol=0.2, atol=0.05)
+
+
 # Seen of an integrand that grows, so that weights are far from 1.
 SKEWED = time_proposal.updated(
   time_proposal.empty(), jnp.linspace(0, 0.99, 200), jnp.linspace(0, 9, 200)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from sedd_jax.systems import time_proposal
 
@@ -50,6 +51,18 @@ def test_the_spread_of_the_estimate_falls():
   u, weights = time_proposal.placed(proposal, v)
   plain, weighted = integrand(v), weights * integrand(u)
   assert float(jnp.std(weighted)) < 0.4 * float(jnp.std(plain))
+
+
+def test_what_was_seen_long_ago_counts_less():
+  update, u = jax.jit(time_proposal.updated), GRID[::100]
+  proposal, alone = fitted(), time_proposal.empty()
+  for _ in range(1000):
+    proposal = update(proposal, u, 1 - u)
+    alone = update(alone, u, 1 - u)
+  assert float(alone.draws.sum()) == pytest.approx(100 * len(u), rel=0.01)
+  np.testing.assert_allclose(
+    time_proposal.density(proposal), time_proposal.density(alone), rtol=0.01
+  )
 
 
 def test_bins_without_draws_have_weight():
