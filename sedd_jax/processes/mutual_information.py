@@ -47,7 +47,7 @@ def levels(
 
   Raises:
     ValueError: another process, frequencies that do not fit, or more steps than
-      the process has levels for.
+      the process has levels for, at the smallest or at the largest.
 
   >>> from sedd_jax import processes
   >>> uniform = processes.Uniform(vocab_size=3)
@@ -91,10 +91,15 @@ def levels(
       f'step of {num_steps} is to take {targets[0]:.2g}: use fewer steps, or a '
       'smaller process.args.finest'
     )
+  if targets[-1] > shares[-1]:
+    raise ValueError(
+      f'the largest level takes {shares[-1]:.4g} of the information, and the '
+      f'last step but one of {num_steps} is to have taken {targets[-1]:.4g}: '
+      'use fewer steps, or a larger process.args.furthest'
+    )
   inner = np.exp(np.interp(targets, shares, np.log(grid)))
   if not finest:
     inner = np.array([_polished(removed_at, *x) for x in zip(inner, targets)])
-  inner = np.where(targets > shares[-1], np.inf, inner)
   return np.concatenate([[0.0], inner, [np.inf]])
 
 
