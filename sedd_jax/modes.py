@@ -44,11 +44,10 @@ def train(command: flags.Command) -> None:
     started = runs.has_checkpoint(workdir)
     initial = None if started else experiment.initial_params()
     _make_folder(workdir)
-  info = experiment.dataset.info
-  files = [dict(file) for file in info.files]
+  files = experiment.files
 
   def check_record(record: Mapping[str, Any]) -> None:
-    runs.require_same_text(record.get('files', files), files)
+    runs.require_same_files(record.get('files', files), files)
 
   if jax.process_index() == 0:
     report.write(workdir / flags.CONFIG_FILE, config_checks.to_json(config))

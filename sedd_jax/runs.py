@@ -13,7 +13,7 @@ import numpy as np
 
 from sedd_jax import config_checks, flags, systems
 from sedd_jax.core import names
-from sedd_jax.data import pipeline, statistics
+from sedd_jax.data import documents, pipeline, statistics
 from sedd_jax.evaluation import generate
 from sedd_jax.systems.base import Bound, Samples, System
 from sedd_jax.training import checkpoint, metrics
@@ -30,7 +30,7 @@ _MAY_DIFFER = (
   *('training.keep_best', 'training.trackers', 'training.profile'),
   'training.peak_flops',
   *('model.scan_layers', 'model.remat', 'model.attention'),
-  # The text behind another path must be the same: `require_same_text`.
+  # The text behind another path must be the same: `require_same_files`.
   *('data.path', 'eval.', 'sampling.', 'task'),
 )
 
@@ -98,6 +98,14 @@ class Experiment:
         else statistics.count(self.dataset.tokens('train'), size)
       )
     return self.counts
+
+  @property
+  def files(self) -> list[dict[str, str]]:
+    """`name` and `sha256` of the files of the text, and of the noise."""
+    arguments = self.config.process.args.values()
+    named = [x for x in arguments if isinstance(x, str) and os.path.isfile(x)]
+    noise = documents.described([pathlib.Path(path) for path in named])
+    return [dict(file) for file in (*self.dataset.info.files, *noise)]
 
   @functools.cached_property
   def dataset(self) -> pipeline.Dataset:
@@ -276,14 +284,14 @@ def require_same(config: Any, workdir: str | os.PathLike) -> None:
     )
 
 
-def require_same_text(
+def require_same_files(
   stored: Sequence[Mapping[str, str]], files: Sequence[Mapping[str, str]]
 ) -> None:
-  """Refuses to continue a run with another text.
+  """Refuses to continue a run with another text or other noise.
 
   Args:
     stored: `name` and `sha256` of the files that the run was trained on.
-    files: those of the data now, perhaps under other names.
+    files: those of now, perhaps under other names.
 
   Raises:
     ConfigError: naming both.
@@ -298,7 +306,7 @@ def require_same_text(
 
   if sums(stored) != sums(files):
     raise config_checks.ConfigError(
-      f'the run was trained on {told(stored)}, and the data is now '
+      f'the run was trained on {told(stored)}, and the files are now '
       f'{told(files)}; choose another --workdir, or start from its weights '
       'with init_from'
     )

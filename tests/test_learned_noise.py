@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import sedd_jax as sj
-from sedd_jax import main, runs
+from sedd_jax import flags, main, runs
+from sedd_jax.config_checks import ConfigError
 from sedd_jax.data import DataError, statistics
 from tests import tiny
 
@@ -51,3 +52,18 @@ def test_a_run_with_learned_neighbors(tiny_text, tmp_path, capsys):
   (workdir / statistics.FILE).unlink()
   with pytest.raises(DataError, match='text.txt'):
     sj.load_run(workdir)
+
+
+def test_files_of_noise_belong_to_the_run(tiny_text, tmp_path):
+  embeddings = tmp_path / 'embeddings.npy'
+  np.save(embeddings, np.random.default_rng(0).standard_normal((27, 3)))
+  fields = {**FIELDS, 'process.args.embeddings': embeddings}
+  changes = [f'--config.{path}={value}' for path, value in fields.items()]
+  argv = [*tiny.arguments(tiny_text), *changes]
+  files = runs.Experiment(flags.parse(argv).config).files
+  assert [file['name'] for file in files] == ['tiny.txt', 'embeddings.npy']
+  np.save(embeddings, np.ones((27, 3)))
+  with pytest.raises(ConfigError, match='embeddings.npy .* the files are now'):
+    runs.require_same_files(
+      files, runs.Experiment(flags.parse(argv).config).files
+    )
