@@ -20,11 +20,13 @@ RECIPES = (
   *('enwik8_multinomial', 'lm1b_d3pm_absorb', 'toy_d3pm_gaussian'),
   *('text8_mdlm', 'owt_mdlm', 'text8_ar', 'owt_ar'),
   *('lm1b_diffusion_bert', 'text_file_diffusion_bert'),
+  *('text_file_absorb_gpt2', 'text_file_mdlm_gpt2', 'text_file_ar_gpt2'),
 )
 # Those without a paper's recipe behind them.
 OWN = (
   *('quickstart', 'text8_absorb_small', 'text8_uniform_small'),
   *('toy_d3pm_gaussian', 'text_file_diffusion_bert'),
+  *('text_file_absorb_gpt2', 'text_file_mdlm_gpt2', 'text_file_ar_gpt2'),
 )
 
 
@@ -113,6 +115,17 @@ def test_medium_is_the_small_one_enlarged():
     'model.num_heads': (12, 16),
     'training.accumulation': (1, 2),
   }
+
+
+@pytest.mark.parametrize('name', ['mdlm', 'ar'])
+def test_small_models_of_a_text_file_are_alike(name):
+  absorb, other = (load(f'text_file_{n}_gpt2') for n in ('absorb', name))
+  differ = config_checks.differences(absorb, other)
+  assert {path.split('.')[0] for path in differ} <= {
+    *('system', 'sampling', 'eval', 'training')
+  }
+  assert 'training.num_steps' not in differ
+  assert 'training.batch_size' not in differ
 
 
 STEPPED = (
