@@ -124,6 +124,14 @@ class Tokenizer(abc.ABC):
   separator: int | None = None
   files: Mapping[str, pathlib.Path] = types.MappingProxyType({})
 
+  @property
+  def pieces(self) -> Sequence[bytes] | None:
+    """The bytes of each token, empty for one that is no text.
+
+    None where a token's text depends on its neighbours.
+    """
+    return None
+
   @abc.abstractmethod
   def encode(self, text: str, dtype: DTypeLike = np.int32) -> np.ndarray:
     """Ids `[length]` of a text.
@@ -177,6 +185,11 @@ class Text8(Tokenizer):
   unit = 'character'
   separator = 0
 
+  @property
+  def pieces(self) -> Sequence[bytes]:
+    """A letter each."""
+    return [bytes([letter]) for letter in b' ' + _LETTERS]
+
   def encode(self, text: str, dtype: DTypeLike = np.int32) -> np.ndarray:
     """Ids `[length]`, one a character; nothing is normalised.
 
@@ -222,6 +235,11 @@ class Bytes(Tokenizer):
   vocab_size = 256
   unit = 'byte'
   separator = ord('\n')
+
+  @property
+  def pieces(self) -> Sequence[bytes]:
+    """A byte each."""
+    return [bytes([byte]) for byte in range(256)]
 
   def encode(self, text: str, dtype: DTypeLike = np.int32) -> np.ndarray:
     """Ids `[bytes]`.
@@ -310,6 +328,14 @@ class BytePairs(Tokenizer):
       )
     self.vocab_size = len(vocabulary)
     self.separator = vocabulary.get(_GPT2_EOS)
+
+  @property
+  def pieces(self) -> Sequence[bytes]:
+    """Those of the vocabulary; an end of text is none."""
+    return [
+      b'' if token == self.separator else piece
+      for token, piece in enumerate(self._pieces)
+    ]
 
   def encode(self, text: str, dtype: DTypeLike = np.int32) -> np.ndarray:
     """Ids `[tokens]`; special tokens in the text are read as plain text.

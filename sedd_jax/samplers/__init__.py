@@ -3,11 +3,14 @@
 from sedd_jax.samplers import (
   ancestral,
   autoregressive,
+  conditions,
+  constrained,
   euler,
   time_grids,
   tweedie,
   unmasking,
 )
+from sedd_jax.samplers.conditions import Condition
 from sedd_jax.samplers.loop import (
   GRIDS,
   METHODS,
@@ -23,8 +26,11 @@ __all__ = [
   'GRIDS',
   'METHODS',
   'NAMES',
+  'Condition',
   'ancestral',
   'autoregressive',
+  'conditions',
+  'constrained',
   'euler',
   'jump_probs',
   'reverse_probs',

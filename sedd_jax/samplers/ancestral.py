@@ -17,6 +17,7 @@ from sedd_jax.core import numerics
 from sedd_jax.noise_schedules import Steps
 from sedd_jax.processes import base
 from sedd_jax.samplers import loop, time_grids
+from sedd_jax.samplers.conditions import Tables
 
 # The laws of the last step.
 DECODERS = ('posterior', 'x0')
@@ -93,6 +94,7 @@ def sample(
   decoder: str = 'posterior',
   direct: bool = False,
   reverse_fn: Callable[..., Array] | None = None,
+  condition: Tables | None = None,
   return_path: bool = False,
 ) -> Array:
   """Draws sequences by ancestral steps.
@@ -117,6 +119,7 @@ def sample(
     reverse_fn: `(logits, x_t, s, t) -> weights [batch, length, num_states]` of
       x_s in place of theta_post, s < t being scalar steps; the chain is then
       taken to end at its prior.
+    condition: what the result satisfies besides, see `samplers.constrained`.
     return_path: return every state, not the last one alone.
 
   Returns:
@@ -155,6 +158,7 @@ def sample(
       tokens=tokens,
       given=given,
       start=start,
+      condition=condition,
       return_path=return_path,
     )
   level_t, level_s = schedule.level(t), schedule.level(s)
@@ -187,5 +191,6 @@ def sample(
     tokens=tokens,
     given=given,
     start=start,
+    condition=condition,
     return_path=return_path,
   )

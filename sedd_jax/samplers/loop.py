@@ -18,7 +18,8 @@ from sedd_jax.core import categorical, numerics, shapes
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.noise_schedules import Continuous
 from sedd_jax.processes import Absorbing, Relaxing, Uniform, base
-from sedd_jax.samplers import euler, time_grids, tweedie
+from sedd_jax.samplers import constrained, euler, time_grids, tweedie
+from sedd_jax.samplers.conditions import Tables
 
 ScoreFn = Callable[[Array, Array], Array]
 
@@ -154,6 +155,7 @@ def sample(
   t_min: float = 1e-3,
   grid: str = 'uniform',
   delta: float = 1e-6,
+  condition: Tables | None = None,
   return_path: bool = False,
   draw_fn: Callable[[Array, Array, Array, Array], Array] | None = None,
 ) -> Array:
@@ -180,6 +182,7 @@ def sample(
     grid: 'uniform', or 'reference' for the released code's: down to 1e-5, from
       the level of t = 1 with no jump, and a denoising without `delta`.
     delta: share of the uniform distribution in the last denoising.
+    condition: what the result satisfies besides, see `samplers.constrained`.
     return_path: return every state, not the last one alone.
     draw_fn: `(keys [batch], weights, x_t, step) -> x_s` in place of the
       draw, to replay given randomness.
@@ -244,6 +247,7 @@ def sample(
     tokens=tokens,
     given=given,
     start=start,
+    condition=condition,
     return_path=return_path,
     draw_fn=draw_fn,
   )
@@ -259,6 +263,7 @@ def reverse(
   tokens: Array | None = None,
   given: Array | None = None,
   start: Array | None = None,
+  condition: Tables | None = None,
   return_path: bool = False,
   draw_fn: Callable[[Array, Array, Array, Array], Array] | None = None,
 ) -> Array:
@@ -275,6 +280,8 @@ def reverse(
     given: `[batch, length]` bool, True where states are clamped to `tokens`.
     start: `[batch, length]` int32, an initial state in place of a draw from the
       prior; not clamped.
+    condition: what the result satisfies besides, see `samplers.constrained`;
+      not with a `draw_fn`, which has to see to it itself.
     return_path: return every state, not the last one alone.
     draw_fn: `(keys [batch], weights, x_t, step) -> x_s` in place of the draw.
 
@@ -282,8 +289,10 @@ def reverse(
     int32 `[batch, length]`; with return_path `[steps + 1, batch, length]`.
 
   Raises:
-    ValueError: for states that do not fit.
+    ValueError: for states that do not fit, or noise that takes no condition.
   """
+  if condition is not None and draw_fn is not None:
+    raise ValueError('a condition does not go with a draw_fn')
   tokens, given, start = _check_states(shape, process, tokens, given, start)
   batch, length = shape
   keys = keys_lib.row_keys(key, batch)
@@ -298,6 +307,10 @@ def reverse(
     step, of_step = numbered
     weights = weights_fn(x, of_step)
     step_keys = keys_lib.folded(keys, step + 1)
+    if condition is not None:
+      weights = constrained.step_weights(
+        step_keys, weights, x, given, condition, process
+      )
     x = clamp(draw(step_keys, weights, x, step)).astype(jnp.int32)
     return x, (x if return_path else None)
 

@@ -23,7 +23,8 @@ from sedd_jax.core import categorical, numerics
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.noise_schedules import Continuous, time_of
 from sedd_jax.processes import Absorbing
-from sedd_jax.samplers import loop
+from sedd_jax.samplers import constrained, loop
+from sedd_jax.samplers.conditions import Tables
 
 
 def _confidence(probs: Array, drawn: Array) -> Array:
@@ -112,6 +113,7 @@ def sample(
   t_min: float = 1e-3,
   temperature: float = 1.0,
   top_p: float = 1.0,
+  condition: Tables | None = None,
   return_path: bool = False,
 ) -> Array:
   """Draws sequences by revealing masks, one jit-able scan.
@@ -138,6 +140,9 @@ def sample(
     t_min: the earliest time that the network is told.
     temperature: see `sharpened`; 1 is the model.
     top_p: see `sharpened`; 1 is the model.
+    condition: what the result satisfies besides, see `samplers.constrained`;
+      what `top_p` cuts off stands where nothing else satisfies it, and 'margin'
+      and 'entropy' are of the tokens' laws under it.
     return_path: return every state, not the last one alone.
 
   Returns:
@@ -186,12 +191,19 @@ def sample(
       slots = jnp.minimum(slots, length - 1)
       # Where nothing is due, a place that is dropped.
       chosen = jnp.take_along_axis(places, slots, axis=1)
+      if condition is not None:
+        return probs_of(logits), jnp.where(due, chosen, length)
       there = jnp.take_along_axis(logits, chosen[..., None], axis=1)
       return probs_of(there), jnp.where(due, chosen, length)
 
     def draw_fn(step_keys, weights, x, step):
       del step
       probs, chosen = weights
+      if condition is not None:
+        fixed = x != process.mask
+        probs = constrained.within(step_keys, probs, x, fixed, condition)
+        at = jnp.minimum(chosen, length - 1)[..., None]
+        probs = jnp.take_along_axis(probs, at, axis=1)
       drawn = categorical.categorical(step_keys, probs)
       rows = jnp.arange(batch)[:, None]
       return x.at[rows, chosen].set(drawn.astype(x.dtype), mode='drop')
@@ -206,8 +218,11 @@ def sample(
       return probs_of(logits_fn(x, jnp.broadcast_to(t, (batch,))))
 
     def draw_fn(step_keys, weights, x, step):
-      drawn = categorical.categorical(step_keys, weights)
-      hidden = x == process.mask
+      hidden, held = x == process.mask, weights
+      if condition is not None:
+        held = constrained.within(step_keys, weights, x, ~hidden, condition)
+        weights = constrained.marginals(weights, x, ~hidden, condition)
+      drawn = categorical.categorical(step_keys, held)
       sure = jnp.where(hidden, certainty(weights, drawn), -jnp.inf)
       rank = jnp.argsort(jnp.argsort(-sure, axis=-1), axis=-1)
       due = first_of(step + 1) - first_of(step)

@@ -139,8 +139,8 @@ def make(config: Any, data_info: Any) -> base.System:
     del aux
     check_request(request)
 
-    def of_batch(keys, tokens, given, start):
-      del start
+    def of_batch(keys, tokens, given, start, condition):
+      del start, condition
       drawn = draw(params, keys, tokens, given)
       if not request.record_path:
         return drawn

@@ -61,6 +61,8 @@ class Request:
     tokens: `[n, length]` int32 or None, the prompt.
     given: `[n, length]` bool or None, True where `tokens` is clamped.
     start: `[n, length]` int32 or None, an initial state that is not clamped.
+    conditions: of each sequence a `samplers.Condition` or None, or None for
+      all; their templates are in `tokens` and `given` already.
     source: `[n, source_length]` int32 or None, for sequence-to-sequence.
     label: `[n]` int32 or None.
     guidance_scale: strength of the guides.
@@ -78,6 +80,7 @@ class Request:
   tokens: Any = None
   given: Any = None
   start: Any = None
+  conditions: Any = None
   source: Any = None
   label: Any = None
   guidance_scale: float = 1.0

@@ -172,7 +172,7 @@ def _continuous(
     levels = _in_steps(schedule, steps)
 
     @jax.jit
-    def draw(params, keys, tokens, given, start):
+    def draw(params, keys, tokens, given, start, condition):
       logits_fn = denoiser.logits_of(params)
       return ancestral.sample(
         lambda x_t, step: logits_fn(x_t, step / steps),
@@ -183,6 +183,7 @@ def _continuous(
         tokens=tokens,
         given=given,
         start=start,
+        condition=condition,
         return_path=path,
       )
 
@@ -192,9 +193,11 @@ def _continuous(
 
   def check_request(request):
     if request.method in unmasked.METHODS:
-      unmasked.checked(request, config.system.name)
+      unmasked.checked(request, config.system.name, process)
       return
-    options = requests.checked(request, METHODS, ('grid',), config.system.name)
+    options = requests.checked(
+      request, METHODS, ('grid',), config.system.name, process
+    )
     requests.require_even(options.get('grid', 'uniform'))
     _in_steps(schedule, request.steps)
 

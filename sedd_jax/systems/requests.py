@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from sedd_jax.processes import TokenProcess
+from sedd_jax.samplers import conditions, constrained
 from sedd_jax.systems import base
 
 
@@ -14,6 +16,7 @@ def checked(
   methods: Iterable[str],
   options: Iterable[str],
   system: str,
+  process: TokenProcess | None = None,
 ) -> dict[str, Any]:
   """A request's options, if it asks for nothing that a system has not.
 
@@ -22,6 +25,7 @@ def checked(
     methods: the samplers that the system knows.
     options: the options that these know.
     system: its name, for the errors' text.
+    process: its noise, where it takes conditions.
 
   Returns:
     The options.
@@ -44,11 +48,48 @@ def checked(
   }
   if given := [name for name, value in unused.items() if value is not None]:
     raise ValueError(f'system {system} takes no {given[0]} in a request')
+  if request.conditions is not None:
+    _check_conditions(request, system, process)
   if request.method not in methods:
     raise ValueError(
       f'unknown sampling method {request.method!r}: use {", ".join(methods)}'
     )
   return dict(request.options)
+
+
+def _check_conditions(request, system, process):
+  if process is None:
+    raise ValueError(
+      f'system {system} takes no conditions, but prompts only: contains, '
+      'avoids, regex, json_schema and ends are for the systems with noise'
+    )
+  constrained.require_process(process)
+  if request.start is not None:
+    raise ValueError('conditions and an initial state do not go together')
+  if len(request.conditions) != len(request.seeds):
+    raise ValueError(
+      f'{len(request.conditions)} conditions for {len(request.seeds)} '
+      'sequences: give one, or None, for each'
+    )
+  conditions.tables(request.conditions)
+
+
+def require_satisfied(samples: base.Samples, request: base.Request) -> None:
+  """Raises RuntimeError for samples that are not as their conditions say.
+
+  A system from elsewhere may not know of conditions.
+
+  Args:
+    samples: what came of the request.
+    request: the request.
+  """
+  for tokens, condition in zip(samples.tokens, request.conditions or ()):
+    if condition is not None and not condition.automaton.accepted(tokens):
+      names = ', '.join(clause.name for clause in condition.clauses)
+      raise RuntimeError(
+        f'a sample is not as its condition ({names or "an end"}) says: the '
+        'system does not impose conditions'
+      )
 
 
 def require_even(grid: str) -> None:
@@ -65,9 +106,9 @@ def in_batches(
   """Runs a request in batches of one shape, the last one padded.
 
   Args:
-    of_batch: `(keys [b], tokens [b, length], given [b, length], start)` to
-      tokens `[b, length]`, or the path `[states, b, length]` where the request
-      wants it.
+    of_batch: `(keys [b], tokens [b, length], given [b, length], start,
+      condition)` to tokens `[b, length]`, or the path `[states, b, length]`
+      where the request wants it; start and condition may be None.
     request: what is asked for.
     calls: network calls a sequence.
 
@@ -83,6 +124,7 @@ def in_batches(
     tokens, given = np.zeros((count, length), np.int32), None
   if given is None:
     given = np.zeros((count, length), bool)
+  imposed = conditions.tables(request.conditions or ())
   results: list[np.ndarray] = []
   path = None
   for first in range(0, count, size):
@@ -91,16 +133,29 @@ def in_batches(
     rows = np.where(rows < count, rows, 0)
     keys = jax.vmap(jax.random.key)(seeds[rows])
     start = None if request.start is None else request.start[rows]
-    drawn = np.asarray(of_batch(keys, tokens[rows], given[rows], start))
+    condition = imposed and imposed._replace(which=imposed.which[rows])
+    drawn = np.asarray(
+      of_batch(keys, tokens[rows], given[rows], start, condition)
+    )
     drawn = drawn[..., : min(size, count - first), :]
     if request.record_path:
       # Of all sequences they would fill the memory.
       path = drawn if path is None else path
       drawn = drawn[-1]
     results.append(drawn)
+  found = np.concatenate(results)
   return base.Samples(
-    tokens=np.concatenate(results),
-    lengths=np.full(count, length, np.int32),
+    tokens=found,
+    lengths=_lengths(found, request.conditions),
     path=path,
     calls=calls,
   )
+
+
+def _lengths(tokens, wanted):
+  """Tokens before the end of each text, `[n]` int32."""
+  lengths = np.full(len(tokens), tokens.shape[1], np.int32)
+  for row, condition in enumerate(wanted or ()):
+    if condition is not None and condition.end is not None:
+      lengths[row] = np.argmax(tokens[row] == condition.end)
+  return lengths

@@ -132,7 +132,17 @@ def make(config: Any, data_info: Any) -> base.System:
     jax.jit, static_argnames=('steps', 'method', 'grid', 'delta', 'path')
   )
   def draw(
-    params, keys, tokens, given, start, steps, method, grid, delta, path
+    params,
+    keys,
+    tokens,
+    given,
+    start,
+    condition,
+    steps,
+    method,
+    grid,
+    delta,
+    path,
   ):
     return samplers.sample(
       log_score_fn(params),
@@ -145,6 +155,7 @@ def make(config: Any, data_info: Any) -> base.System:
       tokens=tokens,
       given=given,
       start=start,
+      condition=condition,
       t_min=t_min,
       grid=grid,
       delta=delta,
@@ -165,9 +176,9 @@ def make(config: Any, data_info: Any) -> base.System:
 
   def check_request(request):
     if unmask is not None and request.method in unmasked.METHODS:
-      unmasked.checked(request, 'sedd')
+      unmasked.checked(request, 'sedd', process)
     else:
-      requests.checked(request, methods, ('grid', 'delta'), 'sedd')
+      requests.checked(request, methods, ('grid', 'delta'), 'sedd', process)
 
   def sample(params, aux, request):
     del aux
@@ -178,13 +189,10 @@ def make(config: Any, data_info: Any) -> base.System:
     grid = options.get('grid', 'uniform')
     delta = options.get('delta', config.eval.decoder_delta)
 
-    def of_batch(keys, tokens, given, start):
+    def of_batch(*batch):
       return draw(
         params,
-        keys,
-        tokens,
-        given,
-        start,
+        *batch,
         steps=request.steps,
         method=request.method,
         grid=grid,

@@ -39,7 +39,17 @@ def sampler(
     jax.jit, static_argnames=('steps', 'order', 'temperature', 'top_p', 'path')
   )
   def draw(
-    params, keys, tokens, given, start, steps, order, temperature, top_p, path
+    params,
+    keys,
+    tokens,
+    given,
+    start,
+    condition,
+    steps,
+    order,
+    temperature,
+    top_p,
+    path,
   ):
     return unmasking.sample(
       logits_of(params),
@@ -52,6 +62,7 @@ def sampler(
       tokens=tokens,
       given=given,
       start=start,
+      condition=condition,
       t_min=t_min,
       temperature=temperature,
       top_p=top_p,
@@ -61,13 +72,10 @@ def sampler(
   def sample(params: Any, request: base.Request) -> base.Samples:
     steps = min(request.steps, request.length)
 
-    def of_batch(keys, tokens, given, start):
+    def of_batch(*batch):
       return draw(
         params,
-        keys,
-        tokens,
-        given,
-        start,
+        *batch,
         steps=steps,
         order=request.method,
         temperature=request.options.get('temperature', 1.0),
@@ -80,9 +88,12 @@ def sampler(
   return sample
 
 
-def checked(request: base.Request, system: str) -> None:
+def checked(
+  request: base.Request, system: str, process: processes.Absorbing
+) -> None:
   """Raises ValueError for a request that the sampler does not take."""
-  options = requests.checked(request, METHODS, ('grid', *OPTIONS), system)
+  known = ('grid', *OPTIONS)
+  options = requests.checked(request, METHODS, known, system, process)
   requests.require_even(options.get('grid', 'uniform'))
   unmasking.require_sharpening(
     options.get('temperature', 1.0), options.get('top_p', 1.0)

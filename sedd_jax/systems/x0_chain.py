@@ -184,7 +184,9 @@ def make(
     )
 
   @functools.partial(jax.jit, static_argnames=('steps', 'path'))
-  def draw(params, aux, keys, tokens, given, start, steps, path):
+  def draw(
+    params, aux, keys, tokens, given, start, condition, steps, path
+  ):
     current = chain_of(aux)
     return ancestral.sample(
       logits_of(params),
@@ -196,6 +198,7 @@ def make(
       tokens=tokens,
       given=given,
       start=start,
+      condition=condition,
       decoder=chain.decoder,
       direct=direct,
       reverse_fn=current.reverse_fn(),
@@ -203,7 +206,9 @@ def make(
     )
 
   def check_request(request):
-    options = requests.checked(request, METHODS, ('grid',), config.system.name)
+    options = requests.checked(
+      request, METHODS, ('grid',), config.system.name, chain.process
+    )
     requests.require_even(options.get('grid', 'uniform'))
     ancestral.steps_of(last, request.steps, direct)
 
@@ -211,14 +216,11 @@ def make(
     check_request(request)
     jump = distance == math.inf
 
-    def of_batch(keys, tokens, given, start):
+    def of_batch(*batch):
       return draw(
         params,
         aux,
-        keys,
-        tokens,
-        given,
-        start,
+        *batch,
         steps=request.steps,
         path=request.record_path,
       )
