@@ -311,6 +311,29 @@ FIELDS: dict[str, Field] = {
     '', 'Text that is kept; {blank:12} in it is 12 free tokens.'
   ),
   'sampling.suffix': Field('', 'Text that every sample ends with.'),
+  'sampling.contains': Field(
+    '', 'Text that is somewhere in every sample; several as a JSON list.'
+  ),
+  'sampling.avoids': Field(
+    '', 'Text that is nowhere in a sample; several as a JSON list.'
+  ),
+  'sampling.regex': Field(
+    '', 'Regular expression that every sample matches as a whole.'
+  ),
+  'sampling.json_schema': Field(
+    '', 'JSON schema that every sample satisfies: its path, or JSON text.'
+  ),
+  'sampling.ends': Field(
+    'length',
+    "Where the text of a sample ends: at its length, or at the tokenizer's end "
+    'of text before.',
+    ('length', 'separator'),
+  ),
+  'sampling.prompts': Field(
+    '',
+    'File of JSON lines, each num_samples samples with a prompt, suffix, '
+    'contains, avoids, regex, json_schema, ends of its own.',
+  ),
   'sampling.batch_size': Field(8, 'Samples drawn at once.', '> 0'),
   'sampling.grid': Field(
     'uniform',

@@ -15,7 +15,7 @@ import numpy as np
 import sedd_jax
 from sedd_jax import config_checks, flags, runs, systems
 from sedd_jax.data import evaluation_sets, pipeline, statistics
-from sedd_jax.evaluation import generate, likelihood, report
+from sedd_jax.evaluation import conditioning, generate, likelihood, report
 from sedd_jax.training import loop, metrics, parallel, tracing, trackers
 from sedd_jax.training import optimizer as optimizer_lib
 
@@ -307,33 +307,52 @@ def _evaluate(
 
 
 class _Asked(NamedTuple):
-  """Samples that are asked for, and the texts that they keep."""
+  """Samples that are asked for, and what of each, besides what it need not."""
 
   request: systems.Request
-  prompt: str
-  suffix: str
+  kept: list[dict[str, Any]]
 
 
 def _requests(experiment: runs.Experiment, *, free: bool) -> list[_Asked]:
   """What the config asks for; with `free`, samples without a prompt first."""
   sampling = experiment.config.sampling
-  texts = [(sampling.prompt, sampling.suffix)]
-  if free and any(texts[0]):
-    texts.insert(0, ('', ''))
+  count = sampling.num_samples
+  config = {name: sampling[name] for name in conditioning.ASKED}
+  lines = [config]
+  if sampling.prompts:
+    lines = [
+      config | line for line in conditioning.read_prompts(sampling.prompts)
+    ]
+  wanted = [lines]
+  if free and any(map(_kept, lines)):
+    wanted.insert(0, [{}])
   asked = [
     _Asked(
-      experiment.request(
-        sampling.num_samples, prompt=prompt, suffix=suffix, record_path=True
+      generate.joined(
+        [
+          experiment.request(
+            count, first=place * count, record_path=True, **line
+          )
+          for place, line in enumerate(lines)
+        ]
       ),
-      prompt,
-      suffix,
+      [_kept(line) for line in lines for _ in range(count)],
     )
-    for prompt, suffix in texts
+    for lines in wanted
   ]
   if experiment.system.check_request is not None:
     for one in asked:
       experiment.system.check_request(one.request)
   return asked
+
+
+def _kept(line: Mapping[str, Any]) -> dict[str, Any]:
+  """Of what a line asks for, what is not asked for by default."""
+  return {
+    name: value
+    for name, value in line.items()
+    if value and (name, value) != ('ends', 'length')
+  }
 
 
 def _drawn(
@@ -342,14 +361,20 @@ def _drawn(
   """Lines of samples.jsonl, and the samples that they tell of."""
   samples = run.draw(asked.request)
   rows = generate.rows(
-    samples,
-    run.tokenizer,
-    asked.request,
-    prompt=asked.prompt,
-    suffix=asked.suffix,
-    step=run.step,
+    samples, run.tokenizer, asked.request, prompt='', suffix='', step=run.step
   )
-  return rows, samples
+  return [row | kept for row, kept in zip(rows, asked.kept)], samples
+
+
+def _told(kept: Sequence[Mapping[str, Any]]) -> str:
+  """What samples were asked for, in words."""
+  if any(each != kept[0] for each in kept):
+    return 'samples of several prompts:'
+  rest = dict(kept[0])
+  texts = [repr(rest.pop(n)) for n in ('prompt', 'suffix') if n in rest]
+  told = f' that keep {" and ".join(texts)}' if texts else ''
+  others = [f', {name} {value!r}' for name, value in rest.items()]
+  return f'samples{told}{"".join(others)}:'
 
 
 def _print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -365,8 +390,7 @@ def _sample(
     begin = time.perf_counter()
     rows, samples = _drawn(run, asked)
     seconds = time.perf_counter() - begin
-    kept = [repr(text) for text in (asked.prompt, asked.suffix) if text]
-    print(f'samples that keep {" and ".join(kept)}:' if kept else 'samples:')
+    print(_told(asked.kept))
     _print_rows(rows)
     tokens = int(np.sum(samples.lengths))
     print(

@@ -15,6 +15,7 @@ from sedd_jax import config_checks, flags, systems
 from sedd_jax.core import names
 from sedd_jax.data import documents, pipeline, statistics
 from sedd_jax.evaluation import generate
+from sedd_jax.systems import requests
 from sedd_jax.systems.base import Bound, Samples, System
 from sedd_jax.training import checkpoint, metrics
 
@@ -166,6 +167,7 @@ class Experiment:
     *,
     prompt: str = '',
     suffix: str = '',
+    first: int = 0,
     **options: Any,
   ) -> systems.Request:
     """A request for samples; what is not given is as in the config.
@@ -174,13 +176,15 @@ class Experiment:
       num_samples: how many.
       prompt: text that is kept; `{blank:n}` is n free tokens.
       suffix: text that samples end with.
-      **options: fields of `systems.Request`.
+      first: samples of this run before them, whose seeds they do not take.
+      **options: conditions (contains, avoids, regex, json_schema, ends: see
+        `evaluation.conditioning.condition`), and fields of `systems.Request`.
 
     Returns:
       The request.
 
     Raises:
-      ValueError: a prompt that does not fit.
+      ValueError: a prompt that does not fit, a condition that cannot be met.
     """
     config = self.config
     chosen = {'grid': config.sampling.grid}
@@ -190,7 +194,10 @@ class Experiment:
         chosen[name] = config.sampling[name]
     settings = {
       'length': self.length,
-      'seeds': [(config.seed + place) % 2**32 for place in range(num_samples)],
+      'seeds': [
+        (config.seed + place) % 2**32
+        for place in range(first, first + num_samples)
+      ],
       'method': config.sampling.method,
       'steps': config.sampling.steps,
       'batch_size': config.sampling.batch_size,
@@ -426,13 +433,16 @@ class Run:
       prompt: text that is kept; `{blank:n}` is n free tokens.
       suffix: text that samples end with.
       length: tokens a sample.
-      **options: fields of `systems.Request`, such as method, steps.
+      **options: conditions (contains, avoids, regex, json_schema, ends: see
+        `evaluation.conditioning.condition`), and fields of `systems.Request`,
+        such as method.
 
     Returns:
       Tokens `[num_samples, length]` and more; `tokenizer.decode` makes text.
 
     Raises:
-      ValueError: a prompt that does not fit, an unknown method.
+      ValueError: a prompt that does not fit, a condition that cannot be met, an
+        unknown method.
     """
     if length is not None:
       options['length'] = length
@@ -447,7 +457,9 @@ class Run:
     """What the system samples for a request."""
     if self.experiment.system.sample is None:
       raise ValueError(f'system {self.config.system.name!r} draws no samples')
-    return self.experiment.system.sample(self.params, self.aux, request)
+    samples = self.experiment.system.sample(self.params, self.aux, request)
+    requests.require_satisfied(samples, request)
+    return samples
 
   def bound(self, tokens: jax.Array, seed: int = 0) -> Bound:
     """An upper bound on -log p of each sequence, in nats.

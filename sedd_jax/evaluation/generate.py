@@ -1,11 +1,14 @@
 """Samples as text: prompts with blanks, requests, rows."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sedd_jax.evaluation import conditioning
+from sedd_jax.samplers import conditions
 from sedd_jax.systems.base import Request, Samples
 
 _BLANK = re.compile(r'\{blank:([0-9]+)\}')
@@ -41,8 +44,8 @@ def parse_prompt(
     Tokens and where they are given.
 
   Raises:
-    ValueError: a blank that is not `{blank:n}`, a text that the tokenizer does
-      not take, or more text than fits.
+    ValueError: a blank that is not `{blank:n}` with n at least 1, a text that
+      the tokenizer does not take, or more text than fits.
   """
   first = _pieces(tokenizer, prompt, 'prompt', length)
   last = _pieces(tokenizer, suffix, 'suffix', length)
@@ -64,6 +67,11 @@ def _pieces(tokenizer: Any, text: str, kind: str, length: int) -> Prompt:
   # An odd place holds the number of a blank, an even one text.
   for place, piece in enumerate(_BLANK.split(text)):
     if place % 2:
+      if not int(piece):
+        raise ValueError(
+          f'{{blank:{piece}}} in the {kind} is no blank: it has no tokens; '
+          'leave it out'
+        )
       if int(piece) > length:
         raise ValueError(
           f'{{blank:{piece}}} in the {kind} is longer than the samples, which '
@@ -93,24 +101,35 @@ def request(
   seeds: Sequence[int],
   prompt: str = '',
   suffix: str = '',
+  contains: str | Sequence[str] = '',
+  avoids: str | Sequence[str] = '',
+  regex: str = '',
+  json_schema: str = '',
+  ends: str = 'length',
   **options: Any,
 ) -> Request:
-  """A request for samples that keep a prompt.
+  """A request for samples that keep a prompt, and satisfy a condition.
 
   Args:
-    tokenizer: has `encode(text)`.
+    tokenizer: has `encode(text)`; for conditions see
+        `conditioning.condition`.
     length: tokens a sample.
     seeds: one a sample.
     prompt: see `parse_prompt`.
     suffix: see `parse_prompt`.
+    contains: see `conditioning.condition`, also the following.
+    avoids: texts that are in no sample.
+    regex: an expression.
+    json_schema: a schema.
+    ends: where texts end.
     **options: further fields of `Request`.
 
   Returns:
     The request.
 
   Raises:
-    ValueError: a prompt that cannot be placed, a seed beyond 32 bits, no
-      samples or samples without tokens.
+    ValueError: a prompt that cannot be placed, a condition that cannot be met,
+      a seed beyond 32 bits, no samples or samples without tokens.
   """
   if length < 1 or not len(seeds):
     raise ValueError(
@@ -119,16 +138,76 @@ def request(
     )
   if bad := [seed for seed in seeds if not 0 <= seed < 2**32]:
     raise ValueError(f'seeds of samples are in [0, 2**32), not {bad[0]}')
-  if not prompt and not suffix:
-    return Request(length=length, seeds=tuple(seeds), **options)
-  placed = parse_prompt(tokenizer, prompt, suffix, length)
+  asked = conditioning.condition(
+    tokenizer,
+    length,
+    contains=contains,
+    avoids=avoids,
+    regex=regex,
+    json_schema=json_schema,
+    ends=ends,
+  )
   rows = len(seeds)
+  if not prompt and not suffix:
+    return Request(
+      length=length,
+      seeds=tuple(seeds),
+      conditions=asked and (asked,) * rows,
+      **options,
+    )
+  placed = parse_prompt(tokenizer, prompt, suffix, length)
+  if asked is not None:
+    if suffix and ends == 'separator':
+      raise ValueError(
+        'a suffix stands at the end of the samples, where no text is with '
+        "ends='separator': ask for it by regex"
+      )
+    asked = asked & conditions.template(
+      placed.tokens, placed.given, tokenizer.vocab_size
+    )
+    asked.require_possible(length)
   return Request(
     length=length,
     seeds=tuple(seeds),
     tokens=np.tile(placed.tokens, (rows, 1)),
     given=np.tile(placed.given, (rows, 1)),
+    conditions=asked and (asked,) * rows,
     **options,
+  )
+
+
+def joined(requests: Sequence[Request]) -> Request:
+  """One request of all rows of several, which differ in nothing else.
+
+  Args:
+    requests: with the same length and options.
+  """
+  first = requests[0]
+
+  def stacked(name: str, missing: Any) -> np.ndarray | None:
+    if all(getattr(one, name) is None for one in requests):
+      return None
+    shape = (first.length,)
+    return np.concatenate(
+      [
+        np.full((len(one.seeds), *shape), missing)
+        if getattr(one, name) is None
+        else getattr(one, name)
+        for one in requests
+      ]
+    )
+
+  wanted = tuple(
+    asked
+    for one in requests
+    for asked in (one.conditions or (None,) * len(one.seeds))
+  )
+  return dataclasses.replace(
+    first,
+    seeds=tuple(seed for one in requests for seed in one.seeds),
+    tokens=stacked('tokens', np.int32(0)),
+    given=stacked('given', False),
+    conditions=wanted if any(asked is not None for asked in wanted) else None,
   )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sedd_jax.core import automata
 from sedd_jax.core.automata import Automaton
@@ -155,9 +156,7 @@ def free(vocab_size: int) -> Condition:
   return Condition(vocab_size=vocab_size)
 
 
-def template(
-  tokens: Sequence[int], given: Sequence[bool], vocab_size: int
-) -> Condition:
+def template(tokens: ArrayLike, given: ArrayLike, vocab_size: int) -> Condition:
   """Tokens that are given: a prefix, a suffix, with blanks anywhere.
 
   Args:

@@ -89,7 +89,7 @@ def sampler(
 
 
 def checked(
-  request: base.Request, system: str, process: processes.Absorbing
+  request: base.Request, system: str, process: processes.TokenProcess
 ) -> None:
   """Raises ValueError for a request that the sampler does not take."""
   known = ('grid', *OPTIONS)

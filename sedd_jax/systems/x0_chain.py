@@ -184,9 +184,7 @@ def make(
     )
 
   @functools.partial(jax.jit, static_argnames=('steps', 'path'))
-  def draw(
-    params, aux, keys, tokens, given, start, condition, steps, path
-  ):
+  def draw(params, aux, keys, tokens, given, start, condition, steps, path):
     current = chain_of(aux)
     return ancestral.sample(
       logits_of(params),

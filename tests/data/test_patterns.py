@@ -1,0 +1,127 @@
+"""Expressions as automata over bytes, against Python's own matching."""
+
+import itertools
+import json
+import re
+import sys
+
+import pytest
+
+from sedd_jax.data import patterns, tokenizers
+from sedd_jax.data.errors import DataError
+
+# One character of each length in UTF-8 that is named, and one that is not.
+CHARACTERS = 'aB\n\xe9\xe0\u20ac\u0800\ud7ff\U0001f605\U0010ffff'
+
+
+def texts(longest=3):
+  return [
+    ''.join(characters)
+    for length in range(longest + 1)
+    for characters in itertools.product(CHARACTERS, repeat=length)
+  ]
+
+
+def test_characters_become_bytes():
+  """(e-acute or euro sign, or an a before any other character)*."""
+  moves = {0: {'x': 0, 'a': 1}, 1: {'a': 0, 'x': 0, '*': 0}}
+  named = {'\xe9': 'x', '\u20ac': 'x', 'a': 'a'}
+  found = patterns.of_characters(moves, 0, {0}, named, '*')
+  expected = re.compile('(?:[\xe9\u20ac]|a.)*', re.DOTALL)
+  for text in texts():
+    assert found.accepted(text.encode()) == bool(expected.fullmatch(text)), text
+  for invalid in (b'\xff', b'\xc3', b'\x80', b'\xed\xa0\x80', b'\xe0\x80\x80'):
+    assert not found.accepted(b'a' + invalid)
+  for invalid in (b'\xc1\x81', b'\xf4\x90\x80\x80', b'\xf0\x80\x80\x80'):
+    assert not found.accepted(b'a' + invalid)
+
+
+@pytest.mark.parametrize(
+  'pattern',
+  ['a|aB', '[^a]B', '\xe9+|[\xe0-\xfc]B', '.{1,2}', '(?i)ab?', '[^\xe9]*', ''],
+)
+def test_expressions_are_those_of_python(pattern):
+  pytest.importorskip('interegular')
+  found = patterns.regex(pattern)
+  expected = re.compile(pattern)
+  for text in texts():
+    assert found.accepted(text.encode()) == bool(expected.fullmatch(text)), text
+
+
+@pytest.mark.parametrize('pattern', ['^a', 'a\\b', '(a)\\1', '['])
+def test_what_is_no_expression_of_an_automaton(pattern):
+  pytest.importorskip('interegular')
+  with pytest.raises(DataError) as told:
+    patterns.regex(pattern)
+  assert repr(pattern) in str(told.value) and '\n' not in str(told.value)
+
+
+def test_tokens_spell_what_an_expression_matches():
+  pytest.importorskip('interegular')
+  found = patterns.over_tokens(patterns.regex('b+a?'), tokenizers.make('text8'))
+  encode = tokenizers.make('text8').encode
+  assert found.accepted(encode('bba')) and not found.accepted(encode('ab'))
+  assert found.num_symbols == 27
+
+
+def test_json():
+  pytest.importorskip('interegular')
+  pytest.importorskip('outlines_core')
+  schema = {
+    'type': 'object',
+    'properties': {
+      'name': {'type': 'string', 'maxLength': 3},
+      'age': {'type': 'integer'},
+    },
+    'required': ['name', 'age'],
+  }
+  found = patterns.regex(patterns.json_schema(json.dumps(schema)))
+  for text, valid in (
+    ('{"name": "bo", "age": 12}', True),
+    ('{"name":"\xe9","age":0}', True),
+    ('{"name": "bobo", "age": 12}', False),
+    ('{"name": "bo", "age": 1.5}', False),
+    ('{"name": "bo"}', False),
+  ):
+    assert found.accepted(text.encode()) == valid, text
+  for wrong in ('{"type', '{"type": "nonsense"}'):
+    with pytest.raises(DataError, match='JSON schema: '):
+      patterns.json_schema(wrong)
+
+
+def test_without_the_libraries(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'interegular', None)
+  monkeypatch.setitem(sys.modules, 'outlines_core', None)
+  for use, name in (
+    (patterns.regex, 'interegular'),
+    (patterns.json_schema, 'outlines-core'),
+  ):
+    with pytest.raises(DataError, match=f'{name}: pip install'):
+      use('{}')
+
+
+def test_pieces_of_tokenizers(tmp_path):
+  text8, of_bytes = tokenizers.make('text8'), tokenizers.make('bytes')
+  for tokenizer, text in ((text8, 'a b z'), (of_bytes, '\xe9\n')):
+    assert len(tokenizer.pieces) == tokenizer.vocab_size
+    ids = tokenizer.encode(text)
+    spelled = b''.join(tokenizer.pieces[i] for i in ids)
+    assert spelled.decode() == text == tokenizer.decode(ids)
+  (tmp_path / 'vocab.txt').write_text('[UNK]\na\n##b\n')
+  words = tokenizers.make(str(tmp_path))
+  assert words.pieces is None
+  with pytest.raises(DataError, match='depends on its neighbours'):
+    patterns.over_tokens(patterns.containing('a'), words)
+
+
+def test_texts_are_found_however_they_are_cut():
+  class Cut:
+    pieces = [b'a', b'b', b'ab', b'ba', b'']
+
+  has = patterns.over_tokens(patterns.containing('ab'), Cut)
+  lacks = patterns.over_tokens(patterns.avoiding('ab'), Cut)
+  for tokens in itertools.product(range(5), repeat=3):
+    # A token that is no text stands between the two sides of a text.
+    text = b''.join(Cut.pieces[i] or b'\xff' for i in tokens)
+    assert has.accepted(tokens) == (b'ab' in text)
+    assert lacks.accepted(tokens) == (b'ab' not in text)
