@@ -15,7 +15,7 @@ Exact is each step: x_0 ~ prod_i p(x_0^i | x_t) given the condition.  The law of
 the sampler is the model's given the condition where the tokens that are not yet
 revealed are independent given x_t, under the model: for independent tokens,
 with templates alone and one token a step, and at the last token.  Else it is
-near it; docs/systems.md has a figure.
+near it; docs/conditioning.md has figures.
 """
 
 import jax

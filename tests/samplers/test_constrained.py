@@ -247,32 +247,53 @@ def test_masks_are_revealed_by_the_law_of_each_step(steps, sizes):
   assert oracles.chi_square_pvalue(counts, 0.85 * law + 0.15 * other) < 1e-4
 
 
-def test_independent_tokens_are_exact_and_others_near():
-  """The law is the model's given the condition where tokens are independent."""
-  condition = some_conditions()['both']
-  good = accepts(condition)
-  rng = np.random.default_rng(0)
+def gap(joint, condition, sizes):
+  """Total variation of what is revealed from a joint law given the condition.
+
+  The prediction is the joint law's own, place by place.
+  """
   space = oracles.states(VOCAB + 1, LENGTH)
+  table = np.zeros((len(space), LENGTH, VOCAB))
+  for state, rows in zip(space, table):
+    fits = np.all((state == MASK) | (state == DATA), axis=-1)
+    for place in range(LENGTH):
+      rows[place] = np.bincount(DATA[:, place], joint * fits, VOCAB)
+  table /= table.sum(-1, keepdims=True)
+  wanted = joint * accepts(condition)
+  law = revealed_law(table, condition, sizes)
+  return 0.5 * np.abs(law - wanted / wanted.sum()).sum()
 
-  def gap(joint, sizes):
-    """Total variation from the joint law given the condition."""
-    table = np.full((len(space), LENGTH, VOCAB), 1 / VOCAB)
-    for place, state in enumerate(space):
-      fits = np.all((state == MASK) | (state == DATA), axis=-1)
-      for i in range(LENGTH):
-        table[place, i] = np.bincount(DATA[:, i], joint * fits, VOCAB)
-    table /= table.sum(-1, keepdims=True)
-    wanted = joint * good / np.sum(joint * good)
-    return 0.5 * np.abs(revealed_law(table, condition, sizes) - wanted).sum()
 
-  independent = product_law(rng.dirichlet(np.ones(VOCAB), size=LENGTH))
-  for sizes in ((1, 1, 1, 1), (2, 2)):
-    assert gap(independent, sizes) < 1e-12
-  dependent = rng.dirichlet(np.full(len(DATA), 0.5))
-  one, two, all_ = (gap(dependent, s) for s in ((1,) * 4, (2, 2), (4,)))
-  # The figure of docs/systems.md.
-  print(f'gap one a step {one:.3f}, two {two:.3f}, four {all_:.3f}')
-  assert 0.001 < one < two < all_
+STEPS = ((1, 1, 1, 1), (2, 2), (4,))
+
+
+def test_independent_tokens_are_exact():
+  rng = np.random.default_rng(0)
+  law = product_law(rng.dirichlet(np.ones(VOCAB), size=LENGTH))
+  for condition in some_conditions().values():
+    for sizes in STEPS:
+      assert gap(law, condition, sizes) < 1e-12
+
+
+def test_templates_are_exact_one_a_step():
+  law = np.random.default_rng(0).dirichlet(np.full(len(DATA), 0.5))
+  assert gap(law, conditions.free(VOCAB), STEPS[0]) < 1e-12
+
+
+@pytest.mark.parametrize(
+  'concentration,name,figures',
+  [
+    (4.0, 'free', (0, 0.090, 0.178)),
+    (4.0, 'both', (0.062, 0.108, 0.178)),
+    (0.5, 'both', (0.192, 0.321, 0.486)),
+  ],
+)
+def test_dependent_tokens_are_near(concentration, name, figures):
+  """The figures of docs/conditioning.md."""
+  law = np.random.default_rng(0).dirichlet(np.full(len(DATA), concentration))
+  condition = {**some_conditions(), 'free': conditions.free(VOCAB)}[name]
+  gaps = [gap(law, condition, sizes) for sizes in STEPS]
+  np.testing.assert_allclose(gaps, figures, atol=6e-4)
 
 
 @pytest.mark.parametrize('order', unmasking.ORDERS)
