@@ -1,6 +1,8 @@
 """Conditions on the text of samples, and files of prompts."""
 
+import functools
 import json
+import operator
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +22,6 @@ ASKED = (
 
 def condition(
   tokenizer: Any,
-  length: int,
   *,
   contains: str | Sequence[str] = '',
   avoids: str | Sequence[str] = '',
@@ -32,7 +33,6 @@ def condition(
 
   Args:
     tokenizer: has `encode(text)`, `vocab_size`, `pieces` and `separator`.
-    length: tokens of a sample.
     contains: a text that is in it; or several, also as a JSON list.
     avoids: a text that is not in it; or several.  Where a token's text depends
       on its neighbours (`pieces` is None), it is the tokens that `encode` makes
@@ -47,8 +47,7 @@ def condition(
 
   Raises:
     ValueError: a text that the tokenizer does not take, an expression or schema
-      that is none, a missing extra, or a condition that takes too large an
-      automaton, or that no text satisfies, naming what conflicts.
+      that is none, a missing extra, or too large an automaton.
   """
   size = tokenizer.vocab_size
   parts = [
@@ -71,11 +70,7 @@ def condition(
     parts.append(conditions.ends(tokenizer.separator, size))
   if not parts:
     return None
-  whole = conditions.free(size)
-  for part in parts:
-    whole = whole & part
-  whole.require_possible(length)
-  return whole
+  return functools.reduce(operator.and_, parts)
 
 
 def texts_of(asked: str | Sequence[str], kind: str = 'texts') -> list[str]:
@@ -164,6 +159,12 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
         raise ValueError(
           f'{where}: unknown {name!r}; {names.alternatives(name, ASKED)}'
         )
+    several = {n: v for n, v in asked.items() if n in ('contains', 'avoids')}
+    for name, value in asked.items():
+      if isinstance(several.get(name), list):
+        texts_of(value, f'{where}: {name}')
+      elif not isinstance(value, str):
+        raise ValueError(f'{where}: {name} takes text, not {value!r}')
     found.append(asked)
   if not found:
     raise ValueError(f'sampling.prompts: {path} has no lines')

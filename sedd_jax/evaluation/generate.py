@@ -1,6 +1,8 @@
 """Samples as text: prompts with blanks, requests, rows."""
 
 import dataclasses
+import functools
+import operator
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -106,6 +108,7 @@ def request(
   regex: str = '',
   json_schema: str = '',
   ends: str = 'length',
+  condition: conditions.Condition | None = None,
   **options: Any,
 ) -> Request:
   """A request for samples that keep a prompt, and satisfy a condition.
@@ -122,6 +125,7 @@ def request(
     regex: an expression.
     json_schema: a schema.
     ends: where texts end.
+    condition: of tokens, besides.
     **options: further fields of `Request`.
 
   Returns:
@@ -138,40 +142,37 @@ def request(
     )
   if bad := [seed for seed in seeds if not 0 <= seed < 2**32]:
     raise ValueError(f'seeds of samples are in [0, 2**32), not {bad[0]}')
-  asked = conditioning.condition(
+  wanted = conditioning.condition(
     tokenizer,
-    length,
     contains=contains,
     avoids=avoids,
     regex=regex,
     json_schema=json_schema,
     ends=ends,
   )
-  rows = len(seeds)
-  if not prompt and not suffix:
-    return Request(
-      length=length,
-      seeds=tuple(seeds),
-      conditions=asked and (asked,) * rows,
-      **options,
-    )
-  placed = parse_prompt(tokenizer, prompt, suffix, length)
-  if asked is not None:
+  parts = [part for part in (wanted, condition) if part is not None]
+  if prompt or suffix:
+    placed = parse_prompt(tokenizer, prompt, suffix, length)
     if suffix and ends == 'separator':
       raise ValueError(
         'a suffix stands at the end of the samples, where no text is with '
         "ends='separator': ask for it by regex"
       )
-    asked = asked & conditions.template(
-      placed.tokens, placed.given, tokenizer.vocab_size
+    parts.append(
+      conditions.template(placed.tokens, placed.given, tokenizer.vocab_size)
     )
-    asked.require_possible(length)
+  if not parts:
+    return Request(length=length, seeds=tuple(seeds), **options)
+  whole = functools.reduce(operator.and_, parts)
+  whole.require_possible(length)
+  tokens, given = whole.template(length)
+  rows = len(seeds)
   return Request(
     length=length,
     seeds=tuple(seeds),
-    tokens=np.tile(placed.tokens, (rows, 1)),
-    given=np.tile(placed.given, (rows, 1)),
-    conditions=asked and (asked,) * rows,
+    tokens=None if whole.given is None else np.tile(tokens, (rows, 1)),
+    given=None if whole.given is None else np.tile(given, (rows, 1)),
+    conditions=(whole,) * rows if whole.binds else None,
     **options,
   )
 

@@ -117,14 +117,12 @@ class Condition:
       return
     parts = [f"the end's token {self.end}"] if self.end is not None else []
     parts += ['the given tokens'] if template[1].any() else []
+    # Of more than two that conflict, all are named.
     found = self.clauses
-    for size in range(len(self.clauses)):
+    for size in range(min(len(self.clauses), 3)):
       some = itertools.combinations(self.clauses, size)
-      if least := next((s for s in some if not possible(s)), None):
-        found = least
-        break
-      if not size and not possible(()):
-        found = ()
+      if conflict := [each for each in some if not possible(each)]:
+        found = conflict[0]
         break
     parts = [clause.name for clause in found] + parts
     raise ValueError(

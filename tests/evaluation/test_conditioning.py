@@ -14,20 +14,20 @@ from tests.systems import small
 TEXT8 = tokenizers.make('text8')
 
 
-def accepted(text, length=6, **asked):
-  found = conditioning.condition(TEXT8, length, **asked)
+def accepted(text, **asked):
+  found = conditioning.condition(TEXT8, **asked)
   return found.automaton.accepted(TEXT8.encode(text))
 
 
 def test_texts():
-  assert accepted('xaby', 4, contains='ab')
-  assert not accepted('xayb', 4, contains=['ab', 'y'])
+  assert accepted('xaby', contains='ab')
+  assert not accepted('xayb', contains=['ab', 'y'])
   assert accepted('abcabd', contains='["abd", "ca"]', avoids='dd')
   assert not accepted('abcabd', contains='["abd", "ca"]', avoids='["x", "bca"]')
   # A space ends a text of text8.
   assert accepted('ab cde', contains='b', ends='separator')
   assert not accepted('a bcde', contains='b', ends='separator')
-  assert conditioning.condition(TEXT8, 6) is None
+  assert conditioning.condition(TEXT8) is None
   with pytest.raises(ValueError, match="something in them, not ''"):
     conditioning.texts_of('["a", ""]', 'contains')
   assert conditioning.texts_of('[a') == ['[a']
@@ -63,11 +63,11 @@ def test_mistakes_are_told_before_anything_is_compiled(asked, told):
 def test_a_tokenizer_whose_tokens_are_no_bytes(tmp_path):
   (tmp_path / 'vocab.txt').write_text('[UNK]\na\nb\n##b\n')
   words = tokenizers.make(str(tmp_path))
-  has = conditioning.condition(words, 4, contains='ab', avoids='b')
+  has = conditioning.condition(words, contains='ab', avoids='b')
   assert has.automaton.accepted([1, 3, 1])
   assert not has.automaton.accepted([1, 3, 2])
   with pytest.raises(ValueError, match="separator': the tokenizer has no end"):
-    conditioning.condition(words, 4, ends='separator')
+    conditioning.condition(words, ends='separator')
 
 
 def test_files_of_prompts(tmp_path):
@@ -81,6 +81,8 @@ def test_files_of_prompts(tmp_path):
     ('', 'has no lines'),
     ('{"prompt": "a"}\n{', 'line 2: no JSON: '),
     ('[1]', 'line 1: no JSON object'),
+    ('{"prompt": 3}', 'line 1: prompt takes text, not 3'),
+    ('{"avoids": ["a", 3]}', 'line 1: avoids takes texts with something'),
     ('{"contain": "a"}', "line 1: unknown 'contain'; nearest: contains"),
   ):
     path.write_text(text)
@@ -100,6 +102,31 @@ def test_requests_are_joined():
   assert [found is None for found in both.conditions] == [True, False, True]
   plain = generate.joined([of(0), of(1)])
   assert plain.tokens is None and plain.conditions is None
+
+
+def test_texts_and_tokens_go_together():
+  """A condition of tokens, its template too, besides those of texts."""
+  size = TEXT8.vocab_size
+  tokens = conditions.template([0, 0, 5], [False, False, True], size)
+  request = generate.request(
+    TEXT8,
+    length=3,
+    seeds=[0, 1],
+    prompt='a',
+    contains='b',
+    condition=tokens & conditions.avoids([3], size),
+  )
+  assert request.tokens.tolist() == [[1, 0, 5]] * 2
+  assert request.given.tolist() == [[True, False, True]] * 2
+  assert request.conditions[0] is request.conditions[1]
+  found = request.conditions[0].automaton
+  assert found.accepted([1, 2, 5]) and not found.accepted([1, 3, 2])
+  with pytest.raises(ValueError, match="'b' and contains 'cc' and the given"):
+    generate.request(
+      TEXT8, length=3, seeds=[0], contains=['b', 'cc'], condition=tokens
+    )
+  bound = generate.request(TEXT8, length=3, seeds=[0], condition=tokens)
+  assert bound.conditions is None and bound.given.tolist()[0][2]
 
 
 def asked_of(length=small.LENGTH, **options):
