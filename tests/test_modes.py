@@ -65,17 +65,31 @@ def described(**changes):
 
 
 def asked(free, **changes):
-  requests = modes._requests(described(**changes), free=free)
-  return [(one.prompt, one.suffix) for one in requests]
+  experiment = described(**changes)
+  requests = modes._requests(experiment, free=free)
+  count = experiment.config.sampling.num_samples
+  for one in requests:
+    assert (
+      len(one.kept) == len(one.request.seeds) == len(set(one.request.seeds))
+    )
+  return [one.kept[::count] for one in requests]
 
 
-def test_what_is_sampled():
+def test_what_is_sampled(tmp_path):
   texts = {'sampling__prompt': 'a {blank:2}', 'sampling__suffix': 'b'}
-  assert asked(True, **texts) == [('', ''), ('a {blank:2}', 'b')]
-  assert asked(False, **texts) == [('a {blank:2}', 'b')]
-  assert asked(True) == asked(False) == [('', '')]
-  suffix = {'sampling__suffix': 'b'}
-  assert asked(True, **suffix) == [('', ''), ('', 'b')]
+  kept = {'prompt': 'a {blank:2}', 'suffix': 'b'}
+  assert asked(True, **texts) == [[{}], [kept]]
+  assert asked(False, **texts) == [[kept]]
+  assert asked(True) == asked(False) == [[{}]]
+  suffix = {'sampling__suffix': 'b', 'sampling__contains': 'a'}
+  assert asked(True, **suffix) == [[{}], [{'suffix': 'b', 'contains': 'a'}]]
+  path = tmp_path / 'prompts.jsonl'
+  path.write_text('{"prompt": "b"}\n{"contains": "c"}\n')
+  several = {**texts, 'sampling__prompts': str(path)}
+  # What a line leaves out is as in the config.
+  assert asked(False, **several) == [
+    [{**kept, 'prompt': 'b'}, {**kept, 'contains': 'c'}]
+  ]
 
 
 def test_a_request_that_a_system_refuses_is_told_before_it_trains():
