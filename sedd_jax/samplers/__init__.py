@@ -3,7 +3,9 @@
 from sedd_jax.samplers import (
   ancestral,
   autoregressive,
+  corrector,
   euler,
+  remasking,
   time_grids,
   tweedie,
   unmasking,
@@ -17,7 +19,13 @@ from sedd_jax.samplers.loop import (
 )
 
 # All names of `sampling.method`.
-NAMES = (*METHODS, 'ancestral', 'autoregressive', *unmasking.ORDERS)
+NAMES = (
+  *METHODS,
+  'ancestral',
+  'autoregressive',
+  *unmasking.ORDERS,
+  'remasking',
+)
 
 __all__ = [
   'GRIDS',
@@ -25,8 +33,10 @@ __all__ = [
   'NAMES',
   'ancestral',
   'autoregressive',
+  'corrector',
   'euler',
   'jump_probs',
+  'remasking',
   'reverse_probs',
   'sample',
   'time_grids',

@@ -95,15 +95,15 @@ class Samples(NamedTuple):
   Attributes:
     tokens: `[n, length]` int32.
     lengths: `[n]` int32, tokens that count in each row.
-    path: `[steps + 2, m, length]` int32 or None, of the first m sequences, one
-      batch: the start, the state after each step, and the final denoising.
-    calls: network calls a sequence.
+    path: `[steps + 1, m, length]` int32 or None, of the first m sequences, one
+      batch: the start, and the state after each step, the final denoising too.
+    calls: network calls a batch; the mean over batches where they differ.
   """
 
   tokens: Any
   lengths: Any
   path: Any = None
-  calls: int = 0
+  calls: float = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

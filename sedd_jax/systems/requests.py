@@ -59,8 +59,23 @@ def require_even(grid: str) -> None:
     )
 
 
+def require_time_free(request: base.Request, told: bool) -> None:
+  """Raises ValueError where `cached` is asked of a network that knows the time.
+
+  Args:
+    request: what is asked for.
+    told: whether the network is told the time.
+  """
+  if request.options.get('cached') and told:
+    raise ValueError(
+      'sampling.cached: the network is told the time, so what it says of a '
+      'state it says once; use a run with system.args.timed=False (of '
+      "model.name=bert: model.args.time='none')"
+    )
+
+
 def in_batches(
-  of_batch: Callable[..., jax.Array], request: base.Request, calls: int
+  of_batch: Callable[..., Any], request: base.Request, calls: int | None
 ) -> base.Samples:
   """Runs a request in batches of one shape, the last one padded.
 
@@ -69,7 +84,8 @@ def in_batches(
       tokens `[b, length]`, or the path `[states, b, length]` where the request
       wants it.
     request: what is asked for.
-    calls: network calls a sequence.
+    calls: network calls of a batch; None where of_batch returns, besides the
+      tokens, how many they were.
 
   Returns:
     The samples.
@@ -84,6 +100,7 @@ def in_batches(
   if given is None:
     given = np.zeros((count, length), bool)
   results: list[np.ndarray] = []
+  counted: list[int] = []
   path = None
   for first in range(0, count, size):
     # Rows beyond the last are drawn again from row 0, and dropped.
@@ -91,7 +108,10 @@ def in_batches(
     rows = np.where(rows < count, rows, 0)
     keys = jax.vmap(jax.random.key)(seeds[rows])
     start = None if request.start is None else request.start[rows]
-    drawn = np.asarray(of_batch(keys, tokens[rows], given[rows], start))
+    drawn = of_batch(keys, tokens[rows], given[rows], start)
+    drawn, made = drawn if calls is None else (drawn, calls)
+    counted.append(int(made))
+    drawn = np.asarray(drawn)
     drawn = drawn[..., : min(size, count - first), :]
     if request.record_path:
       # Of all sequences they would fill the memory.
@@ -102,5 +122,5 @@ def in_batches(
     tokens=np.concatenate(results),
     lengths=np.full(count, length, np.int32),
     path=path,
-    calls=calls,
+    calls=calls or sum(counted) / len(counted),
   )
