@@ -63,8 +63,9 @@ class Request:
     start: `[n, length]` int32 or None, an initial state that is not clamped.
     source: `[n, source_length]` int32 or None, for sequence-to-sequence.
     label: `[n]` int32 or None.
-    guidance_scale: strength of the guides.
-    guides: functions `(x_t, level) -> log p(c | x_t)`, `[n]`.
+    guidance_scale: strength of the guides, a power of p(c | x).
+    guides: functions `(x_t, level) -> log p(c | x_t)`, `[n]`, level `[n]` the
+      total noise; jax code without side effects.
     method: sampler's name.
     steps: reverse steps.
     batch_size: rows of the one compiled shape; requests are padded to it.

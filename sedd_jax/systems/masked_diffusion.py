@@ -16,7 +16,7 @@ from sedd_jax import noise_schedules
 from sedd_jax.losses import masked
 from sedd_jax.models import heads
 from sedd_jax.processes import Absorbing
-from sedd_jax.samplers import ancestral, loop
+from sedd_jax.samplers import ancestral, guidance, loop
 from sedd_jax.systems import (
   base,
   blocks,
@@ -170,13 +170,15 @@ def _continuous(
     return log_score_fn
 
   @functools.cache
-  def drawer(steps, cached, path):
+  def drawer(steps, cached, guided, path):
     """Ancestral sampling in so many steps, compiled once a shape."""
     planned = ancestral.plan(process, _in_steps(schedule, steps))
 
     @jax.jit
     def draw(params, keys, tokens, given, start):
-      logits_fn = denoiser.logits_of(params)
+      logits_fn = guidance.guided(
+        denoiser.logits_of(params), *guided, level_of=schedule.total
+      )
       states = {
         'process': process,
         'tokens': tokens,
@@ -213,7 +215,7 @@ def _continuous(
       unmasked.checked(request, name, window=window, told=told)
       return
     known = ('grid', 'cached', 'block')
-    options = requests.checked(request, METHODS, known, name)
+    options = requests.checked(request, METHODS, known, name, ['guides'])
     requests.require_even(options.get('grid', 'uniform'))
     requests.require_time_free(request, told)
     blocks.block_of(request, window)
@@ -226,7 +228,8 @@ def _continuous(
       return unmask(params, request)
 
     cached = request.options.get('cached', False)
-    draw = drawer(request.steps, cached, request.record_path)
+    guided = request.guides, request.guidance_scale
+    draw = drawer(request.steps, cached, guided, request.record_path)
     return blocks.sampled(
       functools.partial(draw, params),
       request,

@@ -14,6 +14,7 @@ def checked(
   methods: Iterable[str],
   options: Iterable[str],
   system: str,
+  takes: Iterable[str] = (),
 ) -> dict[str, Any]:
   """A request's options, if it asks for nothing that a system has not.
 
@@ -22,6 +23,7 @@ def checked(
     methods: the samplers that the system knows.
     options: the options that these know.
     system: its name, for the errors' text.
+    takes: which of source, label and guides it takes.
 
   Returns:
     The options.
@@ -42,7 +44,11 @@ def checked(
     'label': request.label,
     'guides': request.guides or None,
   }
-  if given := [name for name, value in unused.items() if value is not None]:
+  if given := [
+    name
+    for name, value in unused.items()
+    if value is not None and name not in takes
+  ]:
     raise ValueError(f'system {system} takes no {given[0]} in a request')
   if request.method not in methods:
     raise ValueError(
@@ -60,12 +66,17 @@ def require_even(grid: str) -> None:
 
 
 def require_time_free(request: base.Request, told: bool) -> None:
-  """Raises ValueError where `cached` is asked of a network that knows the time.
+  """Raises ValueError where `cached` is asked of what depends on the time.
 
   Args:
     request: what is asked for.
-    told: whether the network is told the time.
+    told: whether the network is told the time; guides are.
   """
+  if request.options.get('cached') and request.guides:
+    raise ValueError(
+      'sampling.cached: guides are told the noise, so what they say of a state '
+      'they say once'
+    )
   if request.options.get('cached') and told:
     raise ValueError(
       'sampling.cached: the network is told the time, so what it says of a '

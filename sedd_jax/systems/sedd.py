@@ -14,7 +14,7 @@ from sedd_jax import losses, noise_schedules, samplers
 from sedd_jax.models import heads
 from sedd_jax.processes import Absorbing, Uniform
 from sedd_jax.processes import base as process_base
-from sedd_jax.samplers import corrector, loop
+from sedd_jax.samplers import corrector, guidance, loop
 from sedd_jax.systems import (
   base,
   blocks,
@@ -34,7 +34,6 @@ def examples() -> tuple[dict[str, Any], ...]:
     {},
     uniform,
     {'sampling.method': 'first_hitting', 'system.args.timed': False},
-    {'sampling.method': 'remasking'},
   )
 
 
@@ -159,8 +158,10 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
       protocol=config.eval.protocol,
     )
 
-  @functools.partial(jax.jit, static_argnames=('how', 'cached', 'path'))
-  def draw(params, keys, tokens, given, start, *, how, cached, path):
+  @functools.partial(
+    jax.jit, static_argnames=('how', 'guided', 'cached', 'path')
+  )
+  def draw(params, keys, tokens, given, start, *, how, guided, cached, path):
     states = {
       'process': process,
       'tokens': tokens,
@@ -172,7 +173,7 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
       loop.plan, process, schedule, t_min=t_min, **dict(how)
     )
     if not cached:
-      score_fn = log_score_fn(params)
+      score_fn = guidance.guided(log_score_fn(params), *guided)
       return loop.follow(plan(), score_fn, keys, tokens.shape, **states)
 
     def network_fn(x_t):
@@ -200,7 +201,7 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
     if unmask is not None and request.method in unmasked.METHODS:
       unmasked.checked(request, 'sedd', window=window, told=told)
       return
-    options = requests.checked(request, methods, OPTIONS, 'sedd')
+    options = requests.checked(request, methods, OPTIONS, 'sedd', ['guides'])
     if not scale_by_sigma and options.get('cached'):
       raise ValueError(
         'sampling.cached: scores under uniform noise depend on its level, so '
@@ -229,6 +230,7 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
       draw,
       params,
       how=tuple(sorted(how.items())),
+      guided=(request.guides, request.guidance_scale),
       cached=cached,
       path=request.record_path,
     )

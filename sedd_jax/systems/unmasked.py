@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sedd_jax import noise_schedules, processes
-from sedd_jax.samplers import loop, remasking, unmasking
+from sedd_jax.samplers import guidance, loop, remasking, unmasking
 from sedd_jax.systems import base, blocks, requests
 
 METHODS = (*unmasking.ORDERS, 'remasking')
@@ -40,14 +40,27 @@ def sampler(
     many as there are tokens.
   """
 
+  def guide(logits_fn, guided):
+    return guidance.guided(logits_fn, *guided, level_of=schedule.total)
+
   @functools.partial(
-    jax.jit, static_argnames=('steps', 'order', 'sharpening', 'path')
+    jax.jit, static_argnames=('steps', 'order', 'sharpening', 'guided', 'path')
   )
   def unmask(
-    params, keys, tokens, given, start, *, steps, order, sharpening, path
+    params,
+    keys,
+    tokens,
+    given,
+    start,
+    *,
+    steps,
+    order,
+    sharpening,
+    guided,
+    path,
   ):
     return unmasking.sample(
-      logits_of(params),
+      guide(logits_of(params), guided),
       keys,
       tokens.shape,
       process=process,
@@ -65,7 +78,8 @@ def sampler(
   @functools.partial(
     jax.jit,
     static_argnames=(
-      *('steps', 'strategy', 'strength', 'sharpening', 'cached', 'path'),
+      *('steps', 'strategy', 'strength', 'sharpening', 'guided', 'cached'),
+      'path',
     ),
   )
   def remask(
@@ -79,6 +93,7 @@ def sampler(
     strategy,
     strength,
     sharpening,
+    guided,
     cached,
     path,
   ):
@@ -91,7 +106,7 @@ def sampler(
       t_min=t_min,
       **dict(sharpening),
     )
-    logits_fn = logits_of(params)
+    logits_fn = guide(logits_of(params), guided)
     states = {
       'process': process,
       'tokens': tokens,
@@ -114,6 +129,7 @@ def sampler(
     options = request.options
     common = {
       'sharpening': tuple((k, options[k]) for k in OPTIONS if k in options),
+      'guided': (request.guides, request.guidance_scale),
       'path': request.record_path,
     }
     calls: int | None = request.steps
@@ -155,7 +171,7 @@ def checked(
   known = ['grid', 'block', *OPTIONS]
   if request.method == 'remasking':
     known += REMASKING
-  options = requests.checked(request, METHODS, known, system)
+  options = requests.checked(request, METHODS, known, system, ['guides'])
   requests.require_even(options.get('grid', 'uniform'))
   requests.require_time_free(request, told)
   blocks.block_of(request, window)
