@@ -330,6 +330,12 @@ FIELDS: dict[str, Field] = {
     'where sampling.length is more; 0: all at once.',
     '>= 0',
   ),
+  'sampling.prompt_scale': Field(
+    1.0,
+    'Noise that masks: how much given text counts, as a power of its '
+    'probability; 1: as the model has it.',
+    '>= 0',
+  ),
   'sampling.num_samples': Field(8, 'Samples drawn.', '> 0'),
   'sampling.length': Field(
     0, 'Tokens a sample; 0: as long as data.seq_len.', '>= 0'

@@ -39,7 +39,7 @@ _MAY_DIFFER = (
 # Options of samplers.
 _OPTIONS = (
   *('temperature', 'top_p', 'cached', 'corrector_steps', 'corrector_size'),
-  *('remasking', 'remask_strength', 'block'),
+  *('remasking', 'remask_strength', 'block', 'prompt_scale'),
 )
 
 

@@ -1,8 +1,8 @@
 """Corrector steps: the forward and the reverse process at once.
 
 At one level of noise the rates R + R̂ of the two processes have the noisy law
-p_t as their stationary law (arXiv 2205.14987, section 4.4): steps along them
-leave p_t as it is and mend what the steps before got wrong.
+p_t as their stationary law (arXiv 2205.14987): steps along them leave p_t as it
+is, and mend what the steps before got wrong.
 
 A step moves all tokens at once, each as if the others stood still.  A single
 token's law it keeps exactly, that of several to second order in the step.
@@ -20,7 +20,7 @@ from sedd_jax.processes import Relaxing, base, rates
 def transition_probs(
   process: Relaxing, x_t: Array, log_score: Array, step: ArrayLike
 ) -> Array:
-  """delta + step (R + R̂), raw (arXiv 2205.14987, proposition 4).
+  """delta + step (R + R̂), raw (arXiv 2205.14987).
 
   Args:
     process: uniform or absorbing noise.

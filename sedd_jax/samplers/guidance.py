@@ -9,6 +9,12 @@ the same factor, y having that symbol there.  Raised to a power gamma it is the
 classifier-based guidance of arXiv 2412.10193: of one token the samples' law is
 p(x) p(c | x)^gamma / Z; of several it is p(x | c) for gamma = 1, as far as the
 sampler is exact, and for another gamma a law of its own.
+
+Where noise masks, a network without labels is its own classifier of a prompt:
+p(c | x) is proportional to p(x | c) / p(x), and p(x) is what it says of the
+text with the prompt masked.  That is classifier-free guidance (arXiv
+2412.10193), as arXiv 2410.18514 takes it from a model that was not trained with
+conditions.
 """
 
 from collections.abc import Callable, Sequence
@@ -90,3 +96,48 @@ def guided(
     return output + scale * weights
 
   return weighed
+
+
+def by_prompt(
+  output_fn: Callable[..., Array],
+  given: Array | None,
+  scale: float = 1.0,
+  *,
+  mask: int,
+) -> Callable[..., Array]:
+  """scale log p(. | given) + (1 - scale) log p(.), with the given masked.
+
+  Each call is one of output_fn on twice the rows.
+
+  Args:
+    output_fn: `(x_t [batch, length], *told [batch]) -> [batch, length, n]`,
+      logits of x_0 or log scores at masks, under absorbing noise.
+    given: `[batch, length]` bool, the condition; None leaves all as it is.
+    scale: gamma; 1 leaves all as it is, 0 forgets what is given.
+    mask: the state of what is not told.
+
+  Returns:
+    A function like output_fn.
+
+  >>> told = lambda x_t: jnp.where(x_t[..., :1] == 2, 0.0, 1.0)[..., None]
+  >>> given = jnp.array([[True, False]])
+  >>> by_prompt(told, given, 3.0, mask=2)(jnp.array([[0, 2]])).tolist()
+  [[[3.0]]]
+  """
+  if given is None or scale == 1:
+    return output_fn
+
+  def weighed(x_t, *told):
+    without = jnp.where(given, mask, x_t)
+    twice = [jnp.concatenate([x, x]) for x in told]
+    both = output_fn(jnp.concatenate([x_t, without]), *twice)
+    conditional, free = jnp.split(both, 2)
+    return scale * conditional + (1 - scale) * free
+
+  return weighed
+
+
+def require_scale(scale: float) -> None:
+  """Raises ValueError for a scale of `by_prompt` that there is not."""
+  if not 0 <= scale < float('inf'):
+    raise ValueError(f'prompt_scale must be at least 0, not {scale}')

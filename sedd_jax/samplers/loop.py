@@ -270,7 +270,7 @@ def plan(
   corrector_size: float = 1.0,
   score_of: Callable[[Array, Array, Array], Array] | None = None,
 ) -> Plan:
-  """The steps of `sample`, which see their argument's meaning there.
+  """The steps of `sample`, which says more of the arguments.
 
   Args:
     process: uniform or absorbing noise.
@@ -383,7 +383,7 @@ def follow_cached(
 
   What such a network says of a state it says at any time, so it is called only
   where a row of the batch has changed since its last call (arXiv 2406.07524,
-  section 3.3; arXiv 2406.03736, section 3.3).  The draws are those of `follow`.
+  2406.03736).  The draws are those of `follow`.
 
   Args:
     planned: the steps; what they tell is not read.

@@ -16,10 +16,11 @@ from sedd_jax import noise_schedules
 from sedd_jax.losses import masked
 from sedd_jax.models import heads
 from sedd_jax.processes import Absorbing
-from sedd_jax.samplers import ancestral, guidance, loop
+from sedd_jax.samplers import ancestral, loop
 from sedd_jax.systems import (
   base,
   blocks,
+  guides,
   masked_bound,
   parts,
   requests,
@@ -176,8 +177,8 @@ def _continuous(
 
     @jax.jit
     def draw(params, keys, tokens, given, start):
-      logits_fn = guidance.guided(
-        denoiser.logits_of(params), *guided, level_of=schedule.total
+      logits_fn = guides.applied(
+        denoiser.logits_of(params), guided, given, process, schedule.total
       )
       states = {
         'process': process,
@@ -212,12 +213,13 @@ def _continuous(
   def check_request(request):
     name, told = config.system.name, denoiser.told
     if request.method in unmasked.METHODS:
-      unmasked.checked(request, name, window=window, told=told)
+      unmasked.checked(request, name, process, window=window, told=told)
       return
-    known = ('grid', 'cached', 'block')
+    known = ('grid', 'cached', 'block', 'prompt_scale')
     options = requests.checked(request, METHODS, known, name, ['guides'])
     requests.require_even(options.get('grid', 'uniform'))
     requests.require_time_free(request, told)
+    guides.checked(request, process)
     blocks.block_of(request, window)
     _in_steps(schedule, request.steps)
 
@@ -228,7 +230,7 @@ def _continuous(
       return unmask(params, request)
 
     cached = request.options.get('cached', False)
-    guided = request.guides, request.guidance_scale
+    guided = guides.of_request(request)
     draw = drawer(request.steps, cached, guided, request.record_path)
     return blocks.sampled(
       functools.partial(draw, params),

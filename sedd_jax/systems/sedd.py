@@ -14,10 +14,11 @@ from sedd_jax import losses, noise_schedules, samplers
 from sedd_jax.models import heads
 from sedd_jax.processes import Absorbing, Uniform
 from sedd_jax.processes import base as process_base
-from sedd_jax.samplers import corrector, guidance, loop
+from sedd_jax.samplers import corrector, loop
 from sedd_jax.systems import (
   base,
   blocks,
+  guides,
   parts,
   requests,
   score_bound,
@@ -40,6 +41,7 @@ def examples() -> tuple[dict[str, Any], ...]:
 # What a request may ask of steps in time.
 OPTIONS = (
   *('grid', 'delta', 'cached', 'corrector_steps', 'corrector_size', 'block'),
+  'prompt_scale',
 )
 
 
@@ -173,7 +175,7 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
       loop.plan, process, schedule, t_min=t_min, **dict(how)
     )
     if not cached:
-      score_fn = guidance.guided(log_score_fn(params), *guided)
+      score_fn = guides.applied(log_score_fn(params), guided, given, process)
       return loop.follow(plan(), score_fn, keys, tokens.shape, **states)
 
     def network_fn(x_t):
@@ -182,7 +184,8 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
     planned = plan(
       score_of=functools.partial(heads.log_score, scale_by_sigma=True)
     )
-    return loop.follow_cached(planned, network_fn, keys, tokens.shape, **states)
+    logits_fn = guides.applied(network_fn, guided, given, process)
+    return loop.follow_cached(planned, logits_fn, keys, tokens.shape, **states)
 
   def logits_of(params):
     """At a mask the scores are p(x_0), but for a factor."""
@@ -199,7 +202,7 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
 
   def check_request(request):
     if unmask is not None and request.method in unmasked.METHODS:
-      unmasked.checked(request, 'sedd', window=window, told=told)
+      unmasked.checked(request, 'sedd', process, window=window, told=told)
       return
     options = requests.checked(request, methods, OPTIONS, 'sedd', ['guides'])
     if not scale_by_sigma and options.get('cached'):
@@ -208,6 +211,7 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
         'what the network says of a state it says once'
       )
     requests.require_time_free(request, told)
+    guides.checked(request, process)
     blocks.block_of(request, window)
     corrector.require(
       options.get('corrector_steps', 0), options.get('corrector_size', 1.0)
@@ -224,13 +228,14 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
       'delta': config.eval.decoder_delta,
       **request.options,
     }
-    how.pop('block', None)
     cached = how.pop('cached', False)
+    for name in ('block', 'prompt_scale'):
+      how.pop(name, None)
     of_batch = functools.partial(
       draw,
       params,
       how=tuple(sorted(how.items())),
-      guided=(request.guides, request.guidance_scale),
+      guided=guides.of_request(request),
       cached=cached,
       path=request.record_path,
     )

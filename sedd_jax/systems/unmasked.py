@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from sedd_jax import noise_schedules, processes
-from sedd_jax.samplers import guidance, loop, remasking, unmasking
-from sedd_jax.systems import base, blocks, requests
+from sedd_jax.samplers import loop, remasking, unmasking
+from sedd_jax.systems import base, blocks, guides, requests
 
 METHODS = (*unmasking.ORDERS, 'remasking')
 # What a request may ask for besides; at 1 each is the model's own law.
-OPTIONS = ('temperature', 'top_p')
+SHARPENING = ('temperature', 'top_p')
+OPTIONS = (*SHARPENING, 'prompt_scale')
 # What it may ask of remasking.
 REMASKING = ('remasking', 'remask_strength', 'cached')
 
@@ -40,8 +41,10 @@ def sampler(
     many as there are tokens.
   """
 
-  def guide(logits_fn, guided):
-    return guidance.guided(logits_fn, *guided, level_of=schedule.total)
+  def logits_under(params, guided, given):
+    return guides.applied(
+      logits_of(params), guided, given, process, schedule.total
+    )
 
   @functools.partial(
     jax.jit, static_argnames=('steps', 'order', 'sharpening', 'guided', 'path')
@@ -60,7 +63,7 @@ def sampler(
     path,
   ):
     return unmasking.sample(
-      guide(logits_of(params), guided),
+      logits_under(params, guided, given),
       keys,
       tokens.shape,
       process=process,
@@ -106,7 +109,7 @@ def sampler(
       t_min=t_min,
       **dict(sharpening),
     )
-    logits_fn = guide(logits_of(params), guided)
+    logits_fn = logits_under(params, guided, given)
     states = {
       'process': process,
       'tokens': tokens,
@@ -128,8 +131,8 @@ def sampler(
   def sample(params: Any, request: base.Request) -> base.Samples:
     options = request.options
     common = {
-      'sharpening': tuple((k, options[k]) for k in OPTIONS if k in options),
-      'guided': (request.guides, request.guidance_scale),
+      'sharpening': tuple((k, options[k]) for k in SHARPENING if k in options),
+      'guided': guides.of_request(request),
       'path': request.record_path,
     }
     calls: int | None = request.steps
@@ -158,13 +161,19 @@ def sampler(
 
 
 def checked(
-  request: base.Request, system: str, *, window: int, told: bool
+  request: base.Request,
+  system: str,
+  process: processes.Relaxing,
+  *,
+  window: int,
+  told: bool,
 ) -> None:
   """Raises ValueError for a request that the sampler does not take.
 
   Args:
     request: what is asked for.
     system: its name, for the errors' text.
+    process: absorbing noise.
     window: as in `sampler`.
     told: whether the network is told the time.
   """
@@ -175,6 +184,7 @@ def checked(
   requests.require_even(options.get('grid', 'uniform'))
   requests.require_time_free(request, told)
   blocks.block_of(request, window)
+  guides.checked(request, process)
   unmasking.require_sharpening(
     options.get('temperature', 1.0), options.get('top_p', 1.0)
   )

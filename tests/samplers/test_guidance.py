@@ -138,3 +138,44 @@ def test_one_token_has_the_tilted_law():
   assert oracles.chi_square_pvalue(counts, law / law.sum()) > 1e-4
   plain = space.data_law * condition(space)
   assert oracles.chi_square_pvalue(counts, plain / plain.sum()) < 1e-4
+
+
+def test_a_prompt_counts_more():
+  """p(x) p(prompt | x)^gamma / Z of one token, the law of its steps of two."""
+  space, table, _ = unmasking_case()
+  scale, prompt = 2.0, np.array([2, 1, 2])
+  states = np.asarray(space.states)
+  without = np.where(np.arange(3) == 1, 2, states)
+  combined = table**scale * table[oracles.index_of(without, 3)] ** (1 - scale)
+  combined /= combined.sum(-1, keepdims=True)
+  law = test_unmasking.law_of(combined, (1, 1, 1), prompt)
+
+  @jax.jit
+  def draw(keys):
+    tokens = jnp.broadcast_to(jnp.asarray(prompt % 2), (len(keys), 3))
+    given = jnp.broadcast_to(jnp.asarray(prompt != 2), (len(keys), 3))
+    return unmasking.sample(
+      guidance.by_prompt(test_unmasking.logits_of(table), given, scale, mask=2),
+      keys,
+      (len(keys), 3),
+      process=space.process,
+      schedule=SCHEDULE,
+      tokens=tokens,
+      given=given,
+    )
+
+  tokens = np.asarray(draw(jax.random.split(jax.random.key(0), 20_000)))
+  counts = np.bincount(oracles.index_of(tokens, 2), minlength=8)
+  plain = test_unmasking.law_of(table, (1, 1, 1), prompt)
+  held = law > 0
+  assert counts[~held].sum() == 0
+  assert oracles.chi_square_pvalue(counts[held], law[held]) > 1e-4
+  assert oracles.chi_square_pvalue(counts[held], plain[held]) < 1e-4
+  # With one token free: the data's own p(x) and p(prompt | x).
+  joint = space.data_law.reshape(2, 2, 2)
+  seen = oracles.index_of(np.array([2, 1, 0]), 3)
+  free = joint.sum(1)[:, 0]
+  tilted = free * (joint[:, 1, 0] / free) ** scale
+  np.testing.assert_allclose(
+    combined[seen, 0], tilted / tilted.sum(), rtol=1e-6
+  )

@@ -61,3 +61,41 @@ def test_what_there_is_not():
   )
   with pytest.raises(ValueError, match='autoregressive takes no guides'):
     system.check_request(request)
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'system.args.timed': False},
+    {'system.name': 'masked_diffusion', 'sampling.method': 'remasking'},
+  ],
+  ids=['sedd', 'remasking'],
+)
+def test_a_prompt_that_counts_for_nothing(fields):
+  """At scale 0 the text is that of no prompt, where nothing is given."""
+  system, request = case_of(fields)
+  params, aux = small.started(system)
+  forgotten, cached = (
+    dataclasses.replace(
+      request, guides=(), options={'prompt_scale': 0.0, **options}
+    )
+    for options in ({}, {'cached': True})
+  )
+  other = dataclasses.replace(forgotten, tokens=request.tokens + 4)
+  first, second, third = (
+    system.sample(params, aux, r) for r in (forgotten, other, cached)
+  )
+  free = ~request.given
+  np.testing.assert_array_equal(first.tokens[free], second.tokens[free])
+  np.testing.assert_array_equal(first.tokens, third.tokens)
+  assert np.all(second.tokens[~free] == 4) and third.calls <= first.calls
+
+
+def test_prompts_that_cannot_be_masked():
+  system, request = case_of(
+    {'process.name': 'uniform', 'schedule.name': 'geometric'}
+  )
+  for scale, told in ((2.0, 'needs noise that masks'), (-1.0, 'at least 0')):
+    asked = dataclasses.replace(request, options={'prompt_scale': scale})
+    with pytest.raises(ValueError, match=f'prompt_scale .*{told}'):
+      system.check_request(asked)
