@@ -3,8 +3,8 @@
 What is written depends on the text and on the recipe only: batches are cut by
 the size of their documents, each is turned into tokens by whichever process is
 free, and all are written in order.  What is written is recorded every other
-second, and whoever comes after a kill goes on behind it.  In memory are some batches for
-each process, whatever the size of the corpus.
+second, and whoever comes after a kill goes on behind it.  In memory are some
+batches for each process, whatever the size of the corpus.
 """
 
 import collections
@@ -39,8 +39,8 @@ from sedd_jax.data.writer import Writer
 
 # Documents that are turned into tokens together.
 BATCH_BYTES = 2**22
-# What a kill loses at most, beside the batches under way: to flush to disk takes
-# its time too.
+# What a kill loses at most, beside the batches under way: to flush to disk
+# takes its time too.
 RECORD_SECONDS = 2.0
 # Batches under way, a process.
 _AHEAD = 2

@@ -311,10 +311,12 @@ class Writer:
     # Closing may fail as the write before it did.
     with contextlib.suppress(OSError):
       self._close_all()
-    kept = (_PROGRESS, packing.MANIFEST)
-    if self._lock is not None:
-      if not any((self._aside / name).exists() for name in kept):
+    if self._lock is None:
+      return
+    try:
+      if not begun(self._folder):
         shutil.rmtree(self._aside, ignore_errors=True)
+    finally:
       os.close(self._lock)
       self._lock = None
     for folder in self._made:
@@ -391,10 +393,11 @@ class Writer:
 
   def _close(self, name: str, entry: dict[str, Any]) -> None:
     """Ends a file that is full."""
-    file = self._files.pop(name)
+    file = self._files[name]
     file.flush()
     entry['sha256'] = file.sha256
     file.close()
+    del self._files[name]
 
   def _close_all(self) -> None:
     for file in self._files.values():

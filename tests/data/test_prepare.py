@@ -185,7 +185,7 @@ def test_openwebtext_keeps_every_document_once(monkeypatch, capsys):
   write_jsonl('in/a.jsonl', lines(300))
   write_jsonl('in/b.jsonl', lines(300, begin=300))
   arguments = ['openwebtext', '--input', 'in', '--tokenizer', 'bytes']
-  arguments += ['--validation-fraction', '0.1']
+  arguments += ['--validation-fraction', '0.1', '--workers', '1']
   assert prepare.main([*arguments, '--output', 'd']) == 0
   data = load(source='openwebtext', path='d', tokenizer='bytes', seq_len=8)
   decode = data.info.tokenizer.decode
@@ -206,7 +206,7 @@ def test_openwebtext_keeps_every_document_once(monkeypatch, capsys):
 def test_a_document_is_on_the_same_side_whatever_the_batch(monkeypatch):
   write_jsonl('in/a.jsonl', lines(200))
   arguments = ['openwebtext', '--input', 'in', '--tokenizer', 'bytes']
-  arguments += ['--validation-fraction', '0.1']
+  arguments += ['--validation-fraction', '0.1', '--workers', '1']
   assert prepare.main([*arguments, '--output', 'd']) == 0
   monkeypatch.setattr(streaming, 'BATCH_BYTES', 1)
   assert prepare.main([*arguments, '--output', 'e']) == 0
@@ -288,7 +288,7 @@ def whole(folder):
 
 def test_a_killed_process_goes_on_and_gives_the_same(tmp_path, capsys):
   """kill -9 in the middle of writing, with processes that encode."""
-  write_jsonl('in/a.jsonl', lines(200_000))
+  write_jsonl('in/a.jsonl', lines(20_000))
   arguments = ['openwebtext', '--input', 'in', '--tokenizer', 'bytes']
   arguments += ['--validation-fraction', '0.1']
   command = [sys.executable, '-B', '-c', _IN_SMALL_BATCHES]
@@ -308,7 +308,7 @@ def test_a_killed_process_goes_on_and_gives_the_same(tmp_path, capsys):
   with pytest.raises(DataError, match="no data at 'd'.*the same goes on"):
     load(source='openwebtext', path='d', tokenizer='bytes', seq_len=8)
   begun = tmp_path.joinpath('d/.partial/train-00000.bin').stat().st_size
-  streaming.BATCH_BYTES, before = 2**16, streaming.BATCH_BYTES
+  streaming.BATCH_BYTES, before = 2**14, streaming.BATCH_BYTES
   try:
     assert prepare.main([*arguments, '--output', 'd', '--workers', '2']) == 0
     assert 'going on' in capsys.readouterr().out
@@ -321,6 +321,6 @@ def test_a_killed_process_goes_on_and_gives_the_same(tmp_path, capsys):
 _IN_SMALL_BATCHES = """
 import sys
 from sedd_jax.data import prepare, streaming
-streaming.BATCH_BYTES, streaming.RECORD_SECONDS = 2**16, 0.2
+streaming.BATCH_BYTES, streaming.RECORD_SECONDS = 2**14, 0.0
 sys.exit(prepare.main(sys.argv[1:]))
 """
