@@ -20,7 +20,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import process
 from typing import Any, NamedTuple
 
@@ -248,7 +248,7 @@ def _encoded_in_order(
   recipe: Recipe,
   tokenizer: Tokenizer,
   workers: int,
-) -> Iterator[tuple[dict[str, Piece], Place]]:
+) -> Generator[tuple[dict[str, Piece], Place], None, None]:
   """Batches as tokens, in their order."""
   first = list(itertools.islice(batches, 2))
   # One batch is done before a process has begun.
@@ -291,15 +291,17 @@ def _begin_worker(recipe: Recipe) -> None:
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   # The processes are as many as there are cores.
   os.environ['TOKENIZERS_PARALLELISM'] = 'false'
-  parent = multiprocessing.parent_process()
-
-  def end_with_parent() -> None:
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
-
-  threading.Thread(target=end_with_parent, daemon=True).start()
+  threading.Thread(target=_end_with_parent, daemon=True).start()
   _worker['recipe'] = recipe
   _worker['tokenizer'] = tokenizers.make(recipe.tokenizer)
+
+
+def _end_with_parent() -> None:
+  """Ends this process when the one that began it is gone, killed or not."""
+  parent = multiprocessing.parent_process()
+  if parent is not None:
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _work(batch: list[Document]) -> dict[str, Piece]:

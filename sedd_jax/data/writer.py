@@ -69,7 +69,7 @@ class _Growing:
     return self._digest.hexdigest()
 
   def write(self, array: np.ndarray) -> None:
-    data = memoryview(array.view(np.uint8))
+    data = memoryview(array.view(np.uint8).data)
     self._digest.update(data)
     while data:
       data = data[self._stream.write(data) :]
@@ -276,9 +276,9 @@ class Writer:
         block = stored[first : min(first + _BLOCK, total)]
         inside = None
         if begins is not None:
-          ends = [first, first + len(block)]
-          ends = np.searchsorted(begins, np.array(ends, packing.BEGIN))
-          inside = begins[slice(*ends)] - np.uint64(first)
+          ends = np.array([first, first + len(block)], packing.BEGIN)
+          low, high = np.searchsorted(begins, ends)
+          inside = begins[low:high] - np.uint64(first)
         count = self._tokenizer.num_characters(block)
         self.append('validation', block, count, inside)
       self._shorten(entry, stored, begins, kept)
@@ -431,13 +431,13 @@ class Writer:
       entry['shards'][-1] = {
         'num_tokens': rest,
         'num_characters': self._tokenizer.num_characters(left),
-        'sha256': hashlib.sha256(left).hexdigest(),
+        'sha256': hashlib.sha256(left.data).hexdigest(),
       }
     if begins is not None:
       first = begins[: np.searchsorted(begins, np.uint64(kept))]
       entry['documents'] = {
         'num_documents': len(first),
-        'sha256': hashlib.sha256(first).hexdigest(),
+        'sha256': hashlib.sha256(first.data).hexdigest(),
       }
 
   def _commit(self) -> None:
