@@ -170,9 +170,7 @@ class Dataset:
     rows = np.zeros((index.size, self.seq_len), np.int32)
     valid = np.zeros(rows.shape, bool)
     full = index < num_full
-    if full.any():
-      starts = index[full] * self.seq_len
-      rows[full] = shards.windows(tokens, starts, self.seq_len)
+    rows[full] = shards.chunks(tokens, index[full], self.seq_len)
     valid[full] = True
     last = index == num_full
     rows[last, :rest] = tokens[num_full * self.seq_len :]

@@ -90,6 +90,23 @@ def between(tokens: Tokens, begin: int, end: int) -> list[np.ndarray]:
   return [piece for piece in pieces if len(piece)] or [parts[0][:0]]
 
 
+def chunks(tokens: Tokens, places: np.ndarray, length: int) -> np.ndarray:
+  """Consecutive runs of tokens, by their number.
+
+  Args:
+    tokens: `[num_tokens]`.
+    places: `[n]` numbers of whole runs.
+    length: tokens a run.
+
+  Returns:
+    `[n, length]` integers.
+  """
+  if isinstance(tokens, Joined):
+    return windows(tokens, places * length, length)
+  whole = len(tokens) // length
+  return tokens[: whole * length].reshape(whole, length)[places]
+
+
 def windows(tokens: Tokens, starts: np.ndarray, length: int) -> np.ndarray:
   """Runs of tokens.
 

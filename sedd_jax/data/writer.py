@@ -11,7 +11,6 @@ move the files into place, the manifest last; also that can be begun again.
 import contextlib
 import dataclasses
 import hashlib
-import importlib
 import json
 import os
 import pathlib
@@ -19,11 +18,11 @@ import re
 import shutil
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 
-from sedd_jax.data import documents, packing, shards, tokenizers
+from sedd_jax.data import documents, durable, packing, shards, tokenizers
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.tokenizers import Tokenizer
 
@@ -34,51 +33,6 @@ _HELD_OUT = 'held out'
 _BLOCK = 2**24
 # Of any format.
 _TOKEN_FILE = re.compile(r'(train|validation|test)(-\d{5,}|-documents)?\.bin')
-
-
-class _Growing:
-  """A file that grows, and the checksum of all that is in it."""
-
-  def __init__(self, path: pathlib.Path, wanted: str | None):
-    """Opens it, at its end.
-
-    Args:
-      path: the file.
-      wanted: the checksum that it has; None: it is to be made.
-
-    Raises:
-      DataError: if it has another.
-    """
-    self.path = path
-    self._digest = hashlib.sha256()
-    if wanted is not None:
-      with open(path, 'rb') as stream:
-        while block := stream.read(_BLOCK):
-          self._digest.update(block)
-      if self.sha256 != wanted:
-        raise DataError(
-          f'{path}: not what was written of it; begin anew with --restart'
-        )
-    # Without a buffer: what was written is what a kill leaves.
-    self._stream: BinaryIO = open(
-      path, 'wb' if wanted is None else 'ab', buffering=0
-    )
-
-  @property
-  def sha256(self) -> str:
-    return self._digest.hexdigest()
-
-  def write(self, array: np.ndarray) -> None:
-    data = memoryview(array.view(np.uint8).data)
-    self._digest.update(data)
-    while data:
-      data = data[self._stream.write(data) :]
-
-  def flush(self) -> None:
-    os.fsync(self._stream.fileno())
-
-  def close(self) -> None:
-    self._stream.close()
 
 
 class Writer:
@@ -150,7 +104,7 @@ class Writer:
       **(work or {}),
     }
     self._splits: dict[str, dict[str, Any]] = {}
-    self._files: dict[str, _Growing] = {}
+    self._files: dict[str, durable.Growing] = {}
     self._made: list[pathlib.Path] = []
     self._lock: int | None = None
     self.sources: list[dict[str, str]] = []
@@ -165,7 +119,7 @@ class Writer:
           self._made.append(folder)
           folder = folder.parent
         self._aside.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self._aside / _LOCK)
+        self._lock = durable.locked(self._aside / _LOCK)
         self._resume()
     except BaseException:
       self._leave()
@@ -249,10 +203,10 @@ class Writer:
       for name, file in self._files.items():
         file.flush()
         self._entry(name)['sha256'] = file.sha256
-      _flush_folder(self._aside)
+      durable.flush_folder(self._aside)
       self.place = place
       state = {'place': place, 'splits': self._splits}
-      _write_json(self._aside / _PROGRESS, state)
+      durable.write_json(self._aside / _PROGRESS, state)
 
   def hold_out(self, fraction: float) -> None:
     """Moves the end of the train split to a validation split, and records it.
@@ -331,9 +285,9 @@ class Writer:
       for path in self._aside.iterdir():
         if path.name != _LOCK:
           path.unlink()
-      _write_json(self._aside / _WORK, self._work)
+      durable.write_json(self._aside / _WORK, self._work)
       return
-    before = _compared(_read_json(self._aside / _WORK))
+    before = _compared(durable.read_json(self._aside / _WORK))
     now = _compared(self._work)
     differ = [name for name in now if before.get(name) != now[name]]
     if differ:
@@ -344,7 +298,7 @@ class Writer:
       )
     self.done = finished
     if not finished:
-      state = _read_json(progress)
+      state = durable.read_json(progress)
       self.place, self._splits = state['place'], state['splits']
       self._fit()
 
@@ -385,10 +339,10 @@ class Writer:
     entry = self._splits[split]
     return entry['shards'][int(what)] if what.isdigit() else entry[what]
 
-  def _opened(self, name: str, entry: Mapping[str, Any]) -> _Growing:
+  def _opened(self, name: str, entry: Mapping[str, Any]) -> durable.Growing:
     if name not in self._files:
       path = self._aside / name
-      self._files[name] = _Growing(path, entry.get('sha256'))
+      self._files[name] = durable.Growing(path, entry.get('sha256'))
     return self._files[name]
 
   def _close(self, name: str, entry: dict[str, Any]) -> None:
@@ -443,7 +397,7 @@ class Writer:
   def _commit(self) -> None:
     if not self.done:
       self._seal()
-    manifest = _read_json(self._aside / packing.MANIFEST)
+    manifest = durable.read_json(self._aside / packing.MANIFEST)
     # From here to the last move the folder has no manifest: it holds nothing.
     (self._folder / packing.MANIFEST).unlink(missing_ok=True)
     (self._aside / _PROGRESS).unlink(missing_ok=True)
@@ -458,9 +412,9 @@ class Writer:
     for path in self._aside.iterdir():
       if path.name in wanted or path.name in self._tokenizer.files:
         os.replace(path, self._folder / path.name)
-    _flush_folder(self._folder)
+    durable.flush_folder(self._folder)
     os.replace(self._aside / packing.MANIFEST, self._folder / packing.MANIFEST)
-    _flush_folder(self._folder)
+    durable.flush_folder(self._folder)
 
   def _seal(self) -> None:
     """Writes the manifest aside: all is there, but not in its place."""
@@ -490,8 +444,8 @@ class Writer:
       splits=splits,
       sources=self.sources,
     )
-    _flush_folder(self._aside)
-    _write_json(
+    durable.flush_folder(self._aside)
+    durable.write_json(
       self._aside / packing.MANIFEST, dataclasses.asdict(manifest), indent=1
     )
     (self._aside / _PROGRESS).unlink(missing_ok=True)
@@ -532,7 +486,8 @@ def described(
   """
   known: dict[Any, str] = {}
   with contextlib.suppress(DataError, KeyError, TypeError):
-    for entry in _read_json(pathlib.Path(folder, PARTIAL, _WORK))['files']:
+    work = durable.read_json(pathlib.Path(folder, PARTIAL, _WORK))
+    for entry in work['files']:
       known[entry['name'], entry['size'], entry['changed']] = entry['sha256']
   result = []
   for path in files:
@@ -558,51 +513,3 @@ def _file_names(split: str, entry: Mapping[str, Any]) -> list[str]:
   numbers = range(len(entry['shards']))
   index = [packing.documents_name(split)] if 'documents' in entry else []
   return [packing.shard_name(split, number) for number in numbers] + index
-
-
-def _locked(path: pathlib.Path) -> int:
-  """Opens a file that one process at a time may hold; a kill lets go of it."""
-  handle = os.open(path, os.O_RDWR | os.O_CREAT)
-  try:
-    fcntl: Any = importlib.import_module('fcntl')
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except ModuleNotFoundError:
-    # Windows: two processes at once are not noticed.
-    pass
-  except BlockingIOError as error:
-    os.close(handle)
-    raise DataError(
-      f'{path.parent.parent}: another process is preparing data there'
-    ) from error
-  return handle
-
-
-def _flush_folder(path: pathlib.Path) -> None:
-  """The names in a folder to disk."""
-  handle = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(handle)
-  finally:
-    os.close(handle)
-
-
-def _write_json(
-  path: pathlib.Path, value: Any, indent: int | None = None
-) -> None:
-  """Replaces a file whole."""
-  part = path.with_name(f'{path.name}.part')
-  with open(part, 'wb') as stream:
-    stream.write(f'{json.dumps(value, indent=indent)}\n'.encode())
-    stream.flush()
-    os.fsync(stream.fileno())
-  os.replace(part, path)
-  _flush_folder(path.parent)
-
-
-def _read_json(path: pathlib.Path) -> Any:
-  try:
-    return json.loads(path.read_text('utf-8'))
-  except (OSError, ValueError) as error:
-    raise DataError(
-      f'{path}: cannot be read ({error}); begin anew with --restart'
-    ) from error

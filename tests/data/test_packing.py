@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, packing, tokenizers, writer
+from sedd_jax.data import DataError, durable, packing, tokenizers, writer
 
 
 def write(folder, tokenizer='text8', overwrite=False, **splits):
@@ -170,7 +170,7 @@ class FullDisk:
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
   monkeypatch.setattr(
-    writer, 'open', lambda *a, **k: FullDisk(open(*a, **k)), raising=False
+    durable, 'open', lambda *a, **k: FullDisk(open(*a, **k)), raising=False
   )
   with pytest.raises(DataError, match='No space left on device'):
     write(tmp_path / 'a' / 'b', train=[1])

@@ -10,7 +10,14 @@ import shutil
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, packing, streaming, tokenizers, writer
+from sedd_jax.data import (
+  DataError,
+  durable,
+  packing,
+  streaming,
+  tokenizers,
+  writer,
+)
 from sedd_jax.data.documents import Document
 
 TEXTS = [f'{"some more words " * (i % 4)}document {i}' for i in range(24)]
@@ -36,7 +43,7 @@ class Faults:
       (pathlib.Path, 'mkdir'),
     ):
       monkeypatch.setattr(module, name, self.counted(getattr(module, name)))
-    monkeypatch.setattr(writer, 'open', self.opened, raising=False)
+    monkeypatch.setattr(durable, 'open', self.opened, raising=False)
 
   def meets(self):
     self.count += 1
