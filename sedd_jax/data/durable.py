@@ -61,7 +61,7 @@ class Growing:
 
 def locked(path: pathlib.Path) -> int:
   """Opens a file that one process at a time may hold; a kill lets go of it."""
-  handle = os.open(path, os.O_RDWR | os.O_CREAT)
+  handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
   try:
     fcntl: Any = importlib.import_module('fcntl')
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
