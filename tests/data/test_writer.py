@@ -154,7 +154,7 @@ def test_killed_anywhere_it_goes_on_and_gives_the_same_bytes(
   assert faults.count > 150
   chance = random.Random(0)
   # First kills over the whole of it, each followed by kills at random.
-  for trial in range(chance.randrange(7), faults.count, 7):
+  for trial in range(chance.randrange(11), faults.count, 11):
     folder = tmp_path / f'{trial}'
     if overwrite:
       prepare(folder, file, shard_bytes=30)
