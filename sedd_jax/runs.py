@@ -13,7 +13,7 @@ import numpy as np
 
 from sedd_jax import config_checks, flags, systems
 from sedd_jax.core import names
-from sedd_jax.data import documents, pipeline, statistics
+from sedd_jax.data import documents, pipeline, shards, statistics
 from sedd_jax.default_config import FIELDS
 from sedd_jax.evaluation import generate
 from sedd_jax.systems.base import Bound, Samples, System
@@ -490,8 +490,12 @@ class Run:
     key = jax.random.fold_in(jax.random.key(seed), 0)
     return bound_fn(self.params, self.aux, key, batch)
 
-  def tokens(self, split: str) -> np.ndarray:
-    """All tokens of a split, `[num_tokens]`."""
+  def tokens(self, split: str) -> shards.Tokens:
+    """All tokens of a split, `[num_tokens]`.
+
+    An array, or of a split of several files what is indexed and sliced like
+    one; `np.asarray` reads it into memory.
+    """
     return self.experiment.dataset.tokens(split)
 
 

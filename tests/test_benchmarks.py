@@ -287,3 +287,23 @@ def test_ngrams(monkeypatch, tmp_path, capsys):
   bits = -(5 * math.log2(after_a) + 4 * math.log2(after_b)) / 9
   assert rows[1]['bits_per_character'] == pytest.approx(bits)
   assert '| 2 |' in capsys.readouterr().out
+
+
+def test_prepare(result_of, tmp_path, capsys):
+  text = tmp_path / 'in.txt'
+  text.write_text('some words\n<|endoftext|>\n' * 200)
+  result = result_of(
+    'prepare',
+    f'--input={text}',
+    '--tokenizers=text8,bytes',
+    '--megabytes=0.002',
+    '--repeats=1',
+    common=[],
+  )
+  assert 2000 <= result['bytes'] < 2050
+  assert [row['tokenizer'] for row in result['rows']] == ['text8', 'bytes']
+  for row in result['rows']:
+    rate = result['bytes'] / row['seconds'] / 1e6
+    assert row['megabytes_per_second'] == pytest.approx(rate)
+    assert row['megabytes_per_second_and_core'] == pytest.approx(rate)
+  assert '| bytes | 1 |' in capsys.readouterr().out
