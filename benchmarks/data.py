@@ -8,6 +8,7 @@ what is measured is the reader, not the disk.
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -17,13 +18,15 @@ import time
 
 import numpy as np
 
-from sedd_jax.data import pipeline
+from sedd_jax.data import pipeline, shards
 
 # Batch, length and bytes a token: OpenWebText, a large batch of it, text8.
 SHAPES = ((32, 1024, 2), (512, 1024, 2), (512, 256, 1))
 
 
-def opened(folder: str, num_tokens: int, width: int, seq_len: int):
+def opened(
+  folder: str, num_tokens: int, width: int, seq_len: int, num_files: int
+):
   """A dataset over a file of random tokens.
 
   Args:
@@ -31,6 +34,7 @@ def opened(folder: str, num_tokens: int, width: int, seq_len: int):
     num_tokens: in the file.
     width: bytes a token.
     seq_len: tokens a sequence.
+    num_files: that the tokens are read from, as from shards.
   """
   path = pathlib.Path(folder, f'{width}.bin')
   dtype = np.dtype(f'<u{width}')
@@ -47,7 +51,8 @@ def opened(folder: str, num_tokens: int, width: int, seq_len: int):
     unit='token',
     files=(),
   )
-  return pipeline.Dataset(info, {'train': np.memmap(path, dtype, 'r')}, seq_len)
+  parts = np.array_split(np.memmap(path, dtype, 'r'), num_files)
+  return pipeline.Dataset(info, {'train': shards.joined(parts)}, seq_len)
 
 
 def seconds(call, repeats: int) -> list[float]:
@@ -86,22 +91,36 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--tokens', type=int, default=100_000_000)
   parser.add_argument('--repeats', type=int, default=50)
+  parser.add_argument('--files', default='1,20', help='several by commas')
   parser.add_argument('--output', help='JSON file to write')
   arguments = parser.parse_args()
   rows = []
   print('million tokens a second, median (best)')
-  print(f'{"batch":>6} {"length":>6} {"bytes":>6} {"train":>15} {"eval":>15}')
+  print(
+    f'{"files":>6} {"batch":>6} {"length":>6} {"bytes":>6} {"train":>15} '
+    f'{"eval":>15}'
+  )
   with tempfile.TemporaryDirectory() as folder:
-    for batch, seq_len, width in SHAPES:
-      dataset = opened(folder, arguments.tokens, width, seq_len)
+    files = map(int, arguments.files.split(','))
+    for num_files, shape in itertools.product(files, SHAPES):
+      batch, seq_len, width = shape
+      dataset = opened(folder, arguments.tokens, width, seq_len, num_files)
       rates = measured(dataset, batch, arguments.repeats)
       shown = [
         f'{rate["median"] / 1e6:.0f} ({rate["best"] / 1e6:.0f})'
         for rate in rates.values()
       ]
-      print(f'{batch:>6} {seq_len:>6} {width:>6} {shown[0]:>15} {shown[1]:>15}')
+      print(
+        f'{num_files:>6} {batch:>6} {seq_len:>6} {width:>6} {shown[0]:>15} '
+        f'{shown[1]:>15}'
+      )
       rows.append(
-        {'batch': batch, 'length': seq_len, 'bytes': width}
+        {
+          'files': num_files,
+          'batch': batch,
+          'length': seq_len,
+          'bytes': width,
+        }
         | {f'{name}_tokens_per_second': rate for name, rate in rates.items()}
       )
   result = {

@@ -22,30 +22,23 @@ import numpy as np
 from sedd_jax.data import pipeline
 
 
-def bits_per_character(
-  train: np.ndarray, held_out: np.ndarray, vocab_size: int, order: int
-) -> float:
-  """Bits a token of a split, under counts of another.
+def fitted(train: np.ndarray, vocab_size: int, order: int) -> np.ndarray:
+  """The count model of a text.
 
   Args:
     train: `[n]` tokens that are counted.
-    held_out: `[m]` tokens that are scored, all but the first `order - 1`.
     vocab_size: symbols.
     order: tokens of a gram, 1 for single ones; `vocab_size ** order` counts
       are held.
 
   Returns:
-    The mean over the scored tokens.
+    `[vocab_size ** (order - 1), vocab_size]`, the law of a token in each
+    context.
   """
   # [contexts, symbols] of each length, from none on.
   probs = np.full((1, vocab_size), 1 / vocab_size)
   for n in range(1, order + 1):
-    grams = sum(
-      train[place : len(train) - n + 1 + place].astype(np.int64)
-      * vocab_size ** (n - 1 - place)
-      for place in range(n)
-    )
-    counts = np.bincount(grams, minlength=vocab_size**n)
+    counts = np.bincount(_grams(train, vocab_size, n), minlength=vocab_size**n)
     counts = counts.reshape(-1, vocab_size).astype(np.float64)
     seen = counts.sum(1, keepdims=True)
     kinds = (counts > 0).sum(1, keepdims=True)
@@ -54,12 +47,32 @@ def bits_per_character(
     total = seen + kinds
     mixed = (counts + kinds * shorter) / np.where(total > 0, total, 1)
     probs = np.where(total > 0, mixed, shorter)
-  scored = sum(
-    held_out[place : len(held_out) - order + 1 + place].astype(np.int64)
+  return probs
+
+
+def bits(probs: np.ndarray, tokens: np.ndarray, order: int) -> float:
+  """Bits a token under a count model.
+
+  Args:
+    probs: of `fitted`.
+    tokens: `[..., length]`, scored are all but the first `order - 1` of each.
+    order: as in `fitted`.
+
+  Returns:
+    The mean over the scored tokens.
+  """
+  places = _grams(tokens, probs.shape[1], order)
+  return float(-np.mean(np.log2(probs.reshape(-1)[places])))
+
+
+def _grams(tokens: np.ndarray, vocab_size: int, order: int) -> np.ndarray:
+  """Numbers of the grams along the last axis."""
+  count = tokens.shape[-1] - order + 1
+  return sum(
+    tokens[..., place : count + place].astype(np.int64)
     * vocab_size ** (order - 1 - place)
     for place in range(order)
   )
-  return float(-np.mean(np.log2(probs.reshape(-1)[scored])))
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -85,10 +98,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
   rows = [
     {
       'order': order,
-      'bits_per_character': bits_per_character(
-        data.tokens('train'),
+      'bits_per_character': bits(
+        fitted(data.tokens('train'), data.info.vocab_size, order),
         data.tokens(arguments.split),
-        data.info.vocab_size,
         order,
       ),
     }

@@ -303,6 +303,39 @@ FIELDS: dict[str, Field] = {
     'The same: draws among the likeliest symbols that hold this share; 1: all.',
     'in (0, 1]',
   ),
+  'sampling.cached': Field(
+    False,
+    'tweedie, euler, ancestral, remasking of masks: no network call while '
+    'nothing in the batch has changed; the network must not be told the time.',
+  ),
+  'sampling.corrector_steps': Field(
+    0, 'tweedie, euler: steps of the corrector after each step.', '>= 0'
+  ),
+  'sampling.corrector_size': Field(
+    1.0, 'Their length, in steps of the sampler.', '> 0'
+  ),
+  'sampling.remasking': Field(
+    'cap',
+    'remasking: a probability to be masked again of at most remask_strength '
+    '(cap), that share of the largest (rescale), or cap with one stretch of '
+    'steps at a share of 0.1 of masks (loop).',
+    'sedd_jax.samplers.remasking:STRATEGIES',
+  ),
+  'sampling.remask_strength': Field(
+    0.02, 'remasking: see sampling.remasking.', 'in (0, 1]'
+  ),
+  'sampling.block': Field(
+    0,
+    'Tokens drawn at once after the first data.seq_len, given those before, '
+    'where sampling.length is more; 0: all at once.',
+    '>= 0',
+  ),
+  'sampling.prompt_scale': Field(
+    1.0,
+    'Noise that masks: how much given text counts, as a power of its '
+    'probability; 1: as the model has it.',
+    '>= 0',
+  ),
   'sampling.num_samples': Field(8, 'Samples drawn.', '> 0'),
   'sampling.length': Field(
     0, 'Tokens a sample; 0: as long as data.seq_len.', '>= 0'

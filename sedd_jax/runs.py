@@ -13,7 +13,8 @@ import numpy as np
 
 from sedd_jax import config_checks, flags, systems
 from sedd_jax.core import names
-from sedd_jax.data import documents, pipeline, statistics
+from sedd_jax.data import documents, pipeline, shards, statistics
+from sedd_jax.default_config import FIELDS
 from sedd_jax.evaluation import generate
 from sedd_jax.systems import requests
 from sedd_jax.systems.base import Bound, Samples, System
@@ -33,6 +34,13 @@ _MAY_DIFFER = (
   *('model.scan_layers', 'model.remat', 'model.attention'),
   # The text behind another path must be the same: `require_same_files`.
   *('data.path', 'eval.', 'sampling.', 'task'),
+)
+
+
+# Options of samplers.
+_OPTIONS = (
+  *('temperature', 'top_p', 'cached', 'corrector_steps', 'corrector_size'),
+  *('remasking', 'remask_strength', 'block', 'prompt_scale'),
 )
 
 
@@ -188,9 +196,9 @@ class Experiment:
     """
     config = self.config
     chosen = {'grid': config.sampling.grid}
-    for name in ('temperature', 'top_p'):
-      # At 1 there is nothing to ask for, and any sampler does it.
-      if config.sampling[name] != 1:
+    for name in _OPTIONS:
+      # By default there is nothing to ask for, and any sampler does it.
+      if config.sampling[name] != FIELDS[f'sampling.{name}'].default:
         chosen[name] = config.sampling[name]
     settings = {
       'length': self.length,
@@ -494,8 +502,12 @@ class Run:
     key = jax.random.fold_in(jax.random.key(seed), 0)
     return bound_fn(self.params, self.aux, key, batch)
 
-  def tokens(self, split: str) -> np.ndarray:
-    """All tokens of a split, `[num_tokens]`."""
+  def tokens(self, split: str) -> shards.Tokens:
+    """All tokens of a split, `[num_tokens]`.
+
+    An array, or of a split of several files what is indexed and sliced like
+    one; `np.asarray` reads it into memory.
+    """
     return self.experiment.dataset.tokens(split)
 
 

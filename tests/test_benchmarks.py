@@ -34,7 +34,7 @@ def result_of(monkeypatch, tmp_path):
     return json.loads(output.read_text())
 
   yield run
-  for name in ('common', 'against_pytorch', 'torch_sedd'):
+  for name in ('common', 'ngrams', 'against_pytorch', 'torch_sedd'):
     sys.modules.pop(name, None)
 
 
@@ -67,6 +67,46 @@ def test_sampling(result_of, capsys):
   ]
   assert result['note'] == 'small' and result['device'] == 'cpu'
   assert '| 2 | euler |' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_sampling_of_a_run(result_of, trained, tmp_path, capsys):
+  """Quality by the definitions, and the front among the rows."""
+  picture = tmp_path / 'plots' / 'sampling.png'
+  result = result_of(
+    'sampling',
+    *('--mode=sample', f'--workdir={trained}', '--batches=2', '--steps=4,40'),
+    '--methods=tweedie,remasking:remasking=rescale:remask_strength=0.5',
+    *('--repeats=1', '--quality=8', '--judge=2', f'--plot={picture}'),
+    common=[],
+  )
+  rows = result['rows']
+  assert [row['calls'] for row in rows] == [5, 41, 4, 40]
+  assert picture.stat().st_size > 1000
+  for row in [*rows, result['data']]:
+    assert 0 < row['distance'] < 1 and 0 < row['entropy'] < math.log(16)
+    assert row['bits'] > 0
+  # Held-out text is better foretold, and nearer, than a small model's samples.
+  assert result['data']['bits'] < min(row['bits'] for row in rows)
+  assert result['data']['distance'] < min(row['distance'] for row in rows)
+  fastest = min(rows, key=lambda row: row['seconds'])
+  nearest = min(rows, key=lambda row: row['distance'])
+  assert fastest['front'] and nearest['front']
+  assert '| front |' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'how, told',
+  [
+    (['--quality=2'], 'is of a trained run'),
+    (['--plot=a.png'], 'give --quality'),
+    (['--methods=dance'], "unknown method 'dance'"),
+    (['--methods=tweedie:cached'], 'no NAME=VALUE'),
+  ],
+)
+def test_sampling_mistakes(result_of, how, told):
+  with pytest.raises(SystemExit, match=told):
+    result_of('sampling', '--repeats=1', *how)
 
 
 def test_against_pytorch(result_of, capsys):
@@ -247,3 +287,23 @@ def test_ngrams(monkeypatch, tmp_path, capsys):
   bits = -(5 * math.log2(after_a) + 4 * math.log2(after_b)) / 9
   assert rows[1]['bits_per_character'] == pytest.approx(bits)
   assert '| 2 |' in capsys.readouterr().out
+
+
+def test_prepare(result_of, tmp_path, capsys):
+  text = tmp_path / 'in.txt'
+  text.write_text('some words\n<|endoftext|>\n' * 200)
+  result = result_of(
+    'prepare',
+    f'--input={text}',
+    '--tokenizers=text8,bytes',
+    '--megabytes=0.002',
+    '--repeats=1',
+    common=[],
+  )
+  assert 2000 <= result['bytes'] < 2050
+  assert [row['tokenizer'] for row in result['rows']] == ['text8', 'bytes']
+  for row in result['rows']:
+    rate = result['bytes'] / row['seconds'] / 1e6
+    assert row['megabytes_per_second'] == pytest.approx(rate)
+    assert row['megabytes_per_second_and_core'] == pytest.approx(rate)
+  assert '| bytes | 1 |' in capsys.readouterr().out

@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from sedd_jax.data import documents, downloads, tfds_folders, tokenizers
+from sedd_jax.data import (
+  documents,
+  downloads,
+  published,
+  shards,
+  tfds_folders,
+  tokenizers,
+  writer,
+)
 from sedd_jax.data.documents import Document
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.tokenizers import Tokenizer
@@ -294,13 +302,13 @@ def read_enwik8(
   return Corpus(tokens, PUBLISHED_SHARES, _described(file))
 
 
-def find_openwebtext(path: str) -> list[pathlib.Path]:
-  """OpenWebText is too large to be turned into tokens at the start of a run.
+def find_prepared(source: str, path: str) -> list[pathlib.Path]:
+  """A corpus that is not turned into tokens at the start of a run.
 
   Raises:
     DataError: always: says what prepares it.
   """
-  raise DataError(missing('openwebtext', path or default_path('openwebtext')))
+  raise DataError(missing(source, path or default_path(source)))
 
 
 # Text that every Python has, or that is drawn: no folder is looked for.
@@ -312,7 +320,10 @@ SOURCES: dict[str, Source] = {
   'text_file': Source(find_text_file, read_text_file),
   'text8': Source(functools.partial(find_published, 'text8'), read_text8),
   'enwik8': Source(functools.partial(find_published, 'enwik8'), read_enwik8),
-  'openwebtext': Source(find_openwebtext, read_text_file),
+  **{
+    source: Source(functools.partial(find_prepared, source), read_text_file)
+    for source in ('openwebtext', *published.CORPORA)
+  },
 }
 
 
@@ -358,7 +369,7 @@ def with_test(shares: Mapping[str, float], fraction: float) -> dict[str, float]:
 
 def split_by_position(
   parts: Sequence[np.ndarray], shares: Mapping[str, float], limit: int = 0
-) -> dict[str, np.ndarray]:
+) -> dict[str, shards.Tokens]:
   """Splits a corpus that is in consecutive parts.
 
   Args:
@@ -368,7 +379,8 @@ def split_by_position(
     limit: tokens used, from the beginning; 0: all.
 
   Returns:
-    Split to tokens; one that lies inside a part is a view of it.
+    Split to tokens, without a copy: one that lies inside a part is a view of
+    it.
 
   >>> shares = {'train': 0.8, 'validation': 0.2}
   >>> split_by_position([np.arange(4), np.arange(4, 9)], shares, limit=5)
@@ -382,16 +394,11 @@ def split_by_position(
     if split != 'train'
   }
   sizes = {'train': total - sum(sizes.values()), **sizes}
-  begins = np.cumsum([0, *map(len, parts)])
+  whole = shards.joined(parts)
   splits, begin = {}, 0
   for split, size in sizes.items():
-    pieces = [
-      part[max(begin - at, 0) : max(begin + size - at, 0)]
-      for part, at in zip(parts, begins)
-    ]
-    pieces = [piece for piece in pieces if len(piece)] or [parts[0][:0]]
-    # Concatenating would copy what is mapped from a file.
-    splits[split] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    pieces = shards.between(whole, begin, begin + size)
+    splits[split] = shards.joined(pieces)
     begin += size
   return splits
 
@@ -401,15 +408,26 @@ def missing(source: str, path: str) -> str:
   # What is missing may be a file; data is prepared into a folder.
   folder = default_path(source) if pathlib.Path(path).suffix else path
   if source in downloads.PUBLISHED:
-    published = downloads.PUBLISHED[source]
+    known = downloads.PUBLISHED[source]
     hint = (
-      f' (it downloads {published.zip_size / 1e6:.0f} MB; without a network '
-      f'put {source}.zip from {published.url} into {folder})'
+      f' (it downloads {known.zip_size / 1e6:.0f} MB; without a network '
+      f'put {source}.zip from {known.url} into {folder})'
     )
     given = ''
-  else:
-    hint = ' (FOLDER: its text as .txt, .jsonl, .parquet, .tar or .xz files)'
+  elif source in published.CORPORA:
+    hint = (
+      f' (FOLDER holds {published.CORPORA[source].files}; without --input it '
+      'is fetched from the Hugging Face hub)'
+    )
     given = ' --input FOLDER'
+  else:
+    hint = (
+      ' (FOLDER: its text as .txt, .jsonl, .parquet, .tar, .xz or .zst files; '
+      'without --input it is fetched from the Hugging Face hub)'
+    )
+    given = ' --input FOLDER'
+  if writer.begun(path):
+    hint += '; a preparation that was interrupted is there: the same goes on'
   return (
     f'{source}: no data at {path!r}; prepare it with: python -m '
     f'sedd_jax.data.prepare {source}{given} --output '

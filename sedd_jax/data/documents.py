@@ -22,14 +22,32 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 from sedd_jax.core import names
+from sedd_jax.data import zstd
 from sedd_jax.data.errors import DataError
 
 # The line that ends a document inside a plain text file.
 END_OF_TEXT = b'<|endoftext|>'
 MAX_BYTES = 2**32
-SUFFIXES = ('.txt', '.jsonl', '.gz', '.xz', '.zip', '.tar', '.parquet')
+SUFFIXES = (
+  '.txt',
+  '.jsonl',
+  '.gz',
+  '.tgz',
+  '.xz',
+  '.zst',
+  '.zip',
+  '.tar',
+  '.parquet',
+)
 
-_OPENERS: dict[str, Callable[..., Any]] = {'.gz': gzip.open, '.xz': lzma.open}
+_OPENERS: dict[str, Callable[..., Any]] = {
+  '.gz': gzip.open,
+  '.tgz': gzip.open,
+  '.xz': lzma.open,
+  '.zst': zstd.opened,
+}
+# Where parquet files of the hub have the text.
+_COLUMNS = ('text', 'sentence')
 # openwebtext.tar.xz holds archives of text files.
 _MAX_DEPTH = 3
 _TAR_MAGIC = slice(257, 262)
@@ -133,29 +151,39 @@ def missing(path: pathlib.Path) -> str:
 def read_documents(
   paths: Iterable[pathlib.Path],
   progress: Callable[[int], Any] = lambda size: None,
+  *,
+  lines: Callable[[str], bool] = lambda where: False,
 ) -> Iterator[Document]:
   """The documents of files, in order, one at a time.
 
-  By suffix: `.gz` and `.xz` are decompressed; `.zip` and `.tar` give their
-  members; `.jsonl` one document a line (a string, or an object with the string
-  `text`); `.parquet` one a row of the column `text` (needs pyarrow); anything
-  else is plain text, one document unless lines `<|endoftext|>` divide it.
+  By suffix: `.gz`, `.xz` and `.zst` (needs zstandard) are decompressed; `.zip`,
+  `.tar` and `.tgz` give their members; `.jsonl` one document a line (a string,
+  or an object with the string `text`, or with `context` and `continuation`);
+  `.parquet` one a row of the column `text` or `sentence` (needs pyarrow);
+  anything else is plain text, one document unless lines `<|endoftext|>` divide
+  it.
 
   Args:
     paths: the files.
     progress: told, after each document, how many bytes of the files more have
       been read.
+    lines: told a plain file, or a member, whether it has a document a line,
+      with the line's end, also where it is empty.
 
   Raises:
     DataError: for a damaged or truncated file, an archive's member with a name
       that leaves its folder or of more than `MAX_BYTES`, and a line that is no
       document.
   """
+
+  def plain(where: str, stream: IO[bytes]) -> Iterator[Document]:
+    return (_each_line if lines(where) else _plain)(where, stream)
+
   for path in paths:
     try:
       with open(path, 'rb') as stream:
         done = 0
-        for document in _documents(path.name, str(path), stream, 0):
+        for document in _documents(path.name, str(path), stream, 0, plain):
           yield document
           progress(stream.tell() - done)
           done = stream.tell()
@@ -204,7 +232,11 @@ def read_whole(path: pathlib.Path, member: str) -> bytes:
 
 
 def _documents(
-  name: str, where: str, stream: IO[bytes], depth: int
+  name: str,
+  where: str,
+  stream: IO[bytes],
+  depth: int,
+  plain: Callable[[str, IO[bytes]], Iterator[Document]],
 ) -> Iterator[Document]:
   stem, suffix = os.path.splitext(name.lower())
   if depth > _MAX_DEPTH:
@@ -214,7 +246,7 @@ def _documents(
       # The shards of OpenWebText are tar archives without `.tar` in the name.
       is_tar = inner.peek(512)[_TAR_MAGIC] == b'ustar'
       stem = f'{stem}.tar' if is_tar and not stem.endswith('.tar') else stem
-      yield from _documents(stem, where, inner, depth)
+      yield from _documents(stem, where, inner, depth, plain)
   elif suffix == '.zip':
     with zipfile.ZipFile(stream) as archive:
       for info in archive.infolist():
@@ -223,7 +255,7 @@ def _documents(
         _check_member(where, info.filename, info.file_size)
         with archive.open(info) as member:
           label = f'{where}:{info.filename}'
-          yield from _documents(info.filename, label, member, depth + 1)
+          yield from _documents(info.filename, label, member, depth + 1, plain)
   elif suffix == '.tar':
     with tarfile.open(fileobj=stream, mode='r|') as tar:
       for entry in tar:
@@ -232,13 +264,13 @@ def _documents(
         if content is not None:
           _check_member(where, entry.name, entry.size)
           label = f'{where}:{entry.name}'
-          yield from _documents(entry.name, label, content, depth + 1)
+          yield from _documents(entry.name, label, content, depth + 1, plain)
   elif suffix == '.jsonl':
     yield from _json_lines(where, stream)
   elif suffix == '.parquet':
     yield from _parquet(where, stream)
   else:
-    yield from _plain(where, stream)
+    yield from plain(where, stream)
 
 
 def _check_member(where: str, name: str, size: int) -> None:
@@ -277,6 +309,11 @@ def _plain(where: str, stream: IO[bytes]) -> Iterator[Document]:
     yield Document(where, begin, b''.join(lines))
 
 
+def _each_line(where: str, stream: IO[bytes]) -> Iterator[Document]:
+  for offset, line in _lines(where, stream):
+    yield Document(where, offset, line)
+
+
 def _json_lines(where: str, stream: IO[bytes]) -> Iterator[Document]:
   for number, (offset, line) in enumerate(_lines(where, stream), start=1):
     if not line.strip():
@@ -284,16 +321,25 @@ def _json_lines(where: str, stream: IO[bytes]) -> Iterator[Document]:
     place = f'{where}:{number}'
     try:
       value = json.loads(Document(place, offset, line).text())
-      text = value['text'] if isinstance(value, dict) else value
-      data = text.encode('utf-8')
+      data = _text_of(value).encode('utf-8')
     except DataError:
       raise
     except (ValueError, KeyError, AttributeError) as error:
       raise DataError(
         f'{place}: not a document; a line is a JSON string or an object with '
-        f"the string 'text', not {line[:60].decode('utf-8', 'replace')!r}"
+        "the string 'text', or with 'context' and 'continuation', not "
+        f'{line[:60].decode("utf-8", "replace")!r}'
       ) from error
     yield Document(place, 0, data)
+
+
+def _text_of(value: Any) -> Any:
+  """The text of a JSON value that stands for a document."""
+  if not isinstance(value, dict):
+    return value
+  if 'text' in value or 'context' not in value:
+    return value['text']
+  return f'{value["context"]} {value["continuation"]}'
 
 
 def _parquet(where: str, stream: IO[bytes]) -> Iterator[Document]:
@@ -308,13 +354,14 @@ def _parquet(where: str, stream: IO[bytes]) -> Iterator[Document]:
     table = parquet.ParquetFile(stream)
   except ValueError as error:
     raise DataError(f'{where}: not a parquet file: {error}') from error
-  if 'text' not in table.schema_arrow.names:
+  there = table.schema_arrow.names
+  column = next((name for name in _COLUMNS if name in there), None)
+  if column is None:
     raise DataError(
-      f"{where}: no column 'text'; "
-      f'{names.alternatives("text", table.schema_arrow.names)}'
+      f"{where}: no column 'text'; {names.alternatives('text', there)}"
     )
   row = 0
-  for batch in table.iter_batches(batch_size=1024, columns=['text']):
+  for batch in table.iter_batches(batch_size=1024, columns=[column]):
     for text in batch.column(0).to_pylist():
       row += 1
       if text:

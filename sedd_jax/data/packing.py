@@ -1,36 +1,39 @@
-"""The prepared form of a corpus: one token file a split, and a manifest.
+"""The prepared form of a corpus: token files of each split, and a manifest.
 
-A folder holds `{split}.bin` (consecutive little-endian uint8, uint16 or uint32
-tokens), `manifest.json`, and copies of the tokenizer's files.  The files are
-written aside, flushed to disk and moved into place, the manifest last: a folder
-with a manifest is whole, whenever the writer was killed.
+A folder holds `{split}-00000.bin`, `{split}-00001.bin`, ... (consecutive
+little-endian uint8, uint16 or uint32 tokens, all shards of a split but the last
+of one length), where documents are known `{split}-documents.bin` (uint64: the
+token each begins at), `manifest.json`, and copies of the tokenizer's files.  In
+format 1, which is read too, a split is one file `{split}.bin`.  `writer` makes
+such folders; one with a manifest is whole.
 """
 
-import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
-import types
-from collections.abc import Iterator
-from typing import Any, BinaryIO, Self
+from typing import Any
 
 import numpy as np
 
-from sedd_jax.data import documents, tokenizers
+from sedd_jax.data import documents, shards
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.tokenizers import Tokenizer
 
-FORMAT = 1
+FORMAT = 2
+_READ = (1, 2)
 MANIFEST = 'manifest.json'
 SPLITS = ('train', 'validation', 'test')
 
 # 'position': the splits, one after another, are the corpus in its order;
-# 'document': each document went to a split of its own accord.
-DIVISIONS = ('position', 'document')
+# 'document': each document went to a split of its own accord; 'published': the
+# splits are the corpus' own.
+DIVISIONS = ('position', 'document', 'published')
+
+# A document's first token, on disk.
+BEGIN = np.dtype('<u8')
+
+_COUNTS = ('num_tokens', 'num_characters')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +41,16 @@ class Manifest:
   """What a prepared folder says of itself.
 
   Attributes:
-    format: version of the layout, `FORMAT`.
+    format: version of the layout: `FORMAT`, or 1.
     source: name of the corpus.
     division: of `DIVISIONS`.
     dtype: of a token: 'uint8', 'uint16' or 'uint32'.
     vocab_size: tokens are below it.
     tokenizer: `{'name', 'sha256'}`.
     unit: 'character', 'byte' or 'token'.
-    splits: name to `{'num_tokens', 'num_characters', 'sha256'}`.
+    splits: name to `{'num_tokens', 'num_characters', 'shards'}`, of each shard
+      `{'num_tokens', 'num_characters', 'sha256'}`, and where documents are
+      known `{'documents': {'num_documents', 'sha256'}}`.
     sources: `{'name', 'sha256'}` of each file that the text came from.
   """
 
@@ -63,159 +68,6 @@ class Manifest:
   def storage(self) -> np.dtype:
     """The type of a token on disk."""
     return np.dtype(self.dtype).newbyteorder('<')
-
-
-class Writer:
-  """Writes a prepared folder; used as a context.
-
-  Leaving the context without an error makes the folder whole; leaving it with
-  one removes all that was written.
-  """
-
-  def __init__(
-    self,
-    folder: str | os.PathLike[str],
-    *,
-    source: str,
-    division: str,
-    tokenizer: Tokenizer,
-    overwrite: bool = False,
-  ):
-    """Nothing is written yet.
-
-    Args:
-      folder: to be made or filled; what else it holds stays.
-      source: name of the corpus.
-      division: of `DIVISIONS`.
-      tokenizer: what the tokens were made by.
-      overwrite: replace data that was prepared there before.
-
-    Raises:
-      DataError: if the folder holds prepared data and is not to be replaced.
-    """
-    self._folder = pathlib.Path(folder)
-    if (self._folder / MANIFEST).exists() and not overwrite:
-      raise DataError(
-        f'{self._folder}: already holds prepared data; check it with: python '
-        f'-m sedd_jax.data.prepare verify --input {self._folder}, or replace '
-        'it with --overwrite'
-      )
-    self._tokenizer = tokenizer
-    self._dtype = tokenizers.storage_dtype(tokenizer.vocab_size)
-    self._source = source
-    self._division = division
-    self._files: dict[str, BinaryIO] = {}
-    self._splits: dict[str, dict[str, Any]] = {}
-    self._hashes: dict[str, Any] = {}
-    self._made: list[pathlib.Path] = []
-    self.sources: list[dict[str, str]] = []
-
-  def __enter__(self) -> Self:
-    with self._explained():
-      folder = self._folder
-      while not folder.exists():
-        self._made.append(folder)
-        folder = folder.parent
-      self._folder.mkdir(parents=True, exist_ok=True)
-      aside = tempfile.mkdtemp(prefix='.partial-', dir=self._folder)
-      self._aside = pathlib.Path(aside)
-    return self
-
-  def append(self, split: str, tokens: np.ndarray, num_characters: int) -> None:
-    """Adds tokens at the end of a split.
-
-    Args:
-      split: of `SPLITS`.
-      tokens: `[n]` integers below the vocabulary's size.
-      num_characters: that the tokens spell (bytes, where the unit is 'byte').
-
-    Raises:
-      DataError: for a token outside the vocabulary and where writing fails.
-    """
-    vocab_size = self._tokenizer.vocab_size
-    if len(tokens) and not 0 <= tokens.min() <= tokens.max() < vocab_size:
-      raise DataError(
-        f'{split}: a token is not from 0 to {vocab_size - 1} (vocabulary of '
-        f'{self._tokenizer.name!r})'
-      )
-    data = np.ascontiguousarray(tokens, self._dtype)
-    with self._explained():
-      if split not in self._files:
-        path = self._aside / f'{split}.bin'
-        self._files[split] = open(path, 'wb')
-        self._hashes[split] = hashlib.sha256()
-        self._splits[split] = {'num_tokens': 0, 'num_characters': 0}
-      self._files[split].write(data.data)
-    self._hashes[split].update(data)
-    self._splits[split]['num_tokens'] += len(tokens)
-    self._splits[split]['num_characters'] += int(num_characters)
-
-  def num_tokens(self, split: str) -> int:
-    """Tokens added to a split so far."""
-    return self._splits.get(split, {'num_tokens': 0})['num_tokens']
-
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: types.TracebackType | None,
-  ) -> None:
-    try:
-      if error is None:
-        with self._explained():
-          self._commit()
-    finally:
-      for stream in self._files.values():
-        # Closing flushes, and may fail as the write before it did.
-        with contextlib.suppress(OSError):
-          stream.close()
-      shutil.rmtree(self._aside, ignore_errors=True)
-      for folder in self._made:
-        with contextlib.suppress(OSError):
-          folder.rmdir()
-
-  def _commit(self) -> None:
-    for split, stream in self._files.items():
-      stream.flush()
-      os.fsync(stream.fileno())
-      stream.close()
-      self._splits[split]['sha256'] = self._hashes[split].hexdigest()
-    manifest = Manifest(
-      format=FORMAT,
-      source=self._source,
-      division=self._division,
-      dtype=self._dtype.name,
-      vocab_size=self._tokenizer.vocab_size,
-      tokenizer=identity(self._tokenizer),
-      unit=self._tokenizer.unit,
-      splits={s: self._splits[s] for s in SPLITS if s in self._splits},
-      sources=self.sources,
-    )
-    for name, path in self._tokenizer.files.items():
-      shutil.copyfile(path, self._aside / name)
-    text = json.dumps(dataclasses.asdict(manifest), indent=1) + '\n'
-    with open(self._aside / MANIFEST, 'wb') as written:
-      written.write(text.encode())
-      written.flush()
-      os.fsync(written.fileno())
-    # From here to the last line the folder has no manifest: it holds nothing.
-    (self._folder / MANIFEST).unlink(missing_ok=True)
-    for split in SPLITS:
-      (self._folder / f'{split}.bin').unlink(missing_ok=True)
-    for path in self._aside.iterdir():
-      if path.name != MANIFEST:
-        os.replace(path, self._folder / path.name)
-    os.replace(self._aside / MANIFEST, self._folder / MANIFEST)
-
-  @contextlib.contextmanager
-  def _explained(self) -> Iterator[None]:
-    try:
-      yield
-    except OSError as error:
-      raise DataError(
-        f'{self._folder}: cannot write: {error.strerror or error}; nothing of '
-        'it was kept'
-      ) from error
 
 
 def identity(tokenizer: Tokenizer) -> dict[str, str]:
@@ -239,22 +91,21 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
   try:
     fields = json.loads(path.read_text('utf-8'))
     version = fields['format']
-    if version != FORMAT:
+    if version not in _READ:
       raise DataError(
         f'{path}: format {version!r}, this version reads {FORMAT}; {again}'
       )
+    if version == 1:
+      for entry in fields['splits'].values():
+        shard = {name: entry[name] for name in _COUNTS}
+        entry['shards'] = [shard | {'sha256': entry.pop('sha256')}]
     manifest = Manifest(**fields)
     well_formed = (
       manifest.division in DIVISIONS
       and manifest.dtype in ('uint8', 'uint16', 'uint32')
       and manifest.splits.keys() <= set(SPLITS)
       and {'name', 'sha256'} <= manifest.tokenizer.keys()
-      and all('sha256' in entry for entry in manifest.splits.values())
-      and all(
-        isinstance(entry[count], int) and entry[count] >= 0
-        for entry in manifest.splits.values()
-        for count in ('num_tokens', 'num_characters')
-      )
+      and all(map(_adds_up, manifest.splits.values()))
     )
   except DataError:
     raise
@@ -265,9 +116,78 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
   return manifest
 
 
+def _adds_up(entry: dict[str, Any]) -> bool:
+  """Whether what a manifest says of a split is of its form, and agrees."""
+  parts = entry['shards']
+  counts = [part[name] for part in parts for name in _COUNTS]
+  if 'documents' in entry:
+    counts.append(entry['documents']['num_documents'])
+  return (
+    all(isinstance(count, int) and count >= 0 for count in counts)
+    and all(isinstance(part['sha256'], str) for part in parts)
+    and all(entry[n] == sum(part[n] for part in parts) for n in _COUNTS)
+  )
+
+
+def shard_name(split: str, number: int) -> str:
+  """The file of a shard.
+
+  >>> shard_name('train', 12)
+  'train-00012.bin'
+  """
+  return f'{split}-{number:05d}.bin'
+
+
+def documents_name(split: str) -> str:
+  """The file of where documents begin."""
+  return f'{split}-documents.bin'
+
+
+def token_files(manifest: Manifest) -> list[tuple[str, str, dict[str, Any]]]:
+  """The token files of a folder.
+
+  Returns:
+    Split, name and `{'num_tokens', 'num_characters', 'sha256'}` of each.
+  """
+  return [
+    (split, f'{split}.bin' if manifest.format == 1 else name, shard)
+    for split, entry in manifest.splits.items()
+    for number, shard in enumerate(entry['shards'])
+    for name in [shard_name(split, number)]
+  ]
+
+
+def mapped(path: pathlib.Path, dtype: np.dtype, count: int) -> np.ndarray:
+  """A file of numbers, mapped into memory.
+
+  Args:
+    path: the file.
+    dtype: of a number.
+    count: numbers that it must hold.
+
+  Returns:
+    `[count]`, read-only.
+
+  Raises:
+    DataError: for a file that is missing or of a wrong size.
+  """
+  wanted = count * dtype.itemsize
+  if not path.is_file():
+    raise DataError(f'{documents.missing(path)}; prepare the data again')
+  size = path.stat().st_size
+  if size != wanted:
+    fault = 'truncated' if size < wanted else 'too long'
+    raise DataError(
+      f'{path}: {fault}: {size:,} bytes, where the manifest says {wanted:,}; '
+      'prepare the data again'
+    )
+  # An empty file cannot be mapped.
+  return np.memmap(path, dtype, 'r') if size else np.zeros(0, dtype)
+
+
 def read_tokens(
   folder: str | os.PathLike[str], manifest: Manifest
-) -> dict[str, np.ndarray]:
+) -> dict[str, shards.Tokens]:
   """The token files of a prepared folder, mapped into memory.
 
   Returns:
@@ -276,26 +196,30 @@ def read_tokens(
   Raises:
     DataError: for a file that is missing or of a wrong size.
   """
-  tokens: dict[str, np.ndarray] = {}
-  for split, entry in manifest.splits.items():
-    path = pathlib.Path(folder, f'{split}.bin')
-    wanted = entry['num_tokens'] * manifest.storage.itemsize
-    if not path.is_file():
-      raise DataError(f'{documents.missing(path)}; prepare the data again')
-    size = path.stat().st_size
-    if size != wanted:
-      fault = 'truncated' if size < wanted else 'too long'
-      raise DataError(
-        f'{path}: {fault}: {size:,} bytes, where the manifest says {wanted:,}; '
-        'prepare the data again'
-      )
-    # An empty file cannot be mapped.
-    tokens[split] = (
-      np.memmap(path, manifest.storage, 'r')
-      if size
-      else np.zeros(0, manifest.storage)
-    )
-  return tokens
+  parts: dict[str, list[np.ndarray]] = {split: [] for split in manifest.splits}
+  for split, name, shard in token_files(manifest):
+    path = pathlib.Path(folder, name)
+    parts[split].append(mapped(path, manifest.storage, shard['num_tokens']))
+  none = [np.zeros(0, manifest.storage)]
+  return {split: shards.joined(each or none) for split, each in parts.items()}
+
+
+def read_begins(
+  folder: str | os.PathLike[str], manifest: Manifest, split: str
+) -> np.ndarray:
+  """Where the documents of a split begin.
+
+  Returns:
+    `[num_documents]` uint64, mapped: of each document the first token.
+
+  Raises:
+    DataError: for a file that is missing or of a wrong size, and data whose
+      documents were not known.
+  """
+  if 'documents' not in manifest.splits[split]:
+    raise DataError(f'{folder}: its documents are not known; prepare it again')
+  count = manifest.splits[split]['documents']['num_documents']
+  return mapped(pathlib.Path(folder, documents_name(split)), BEGIN, count)
 
 
 def verify(folder: str | os.PathLike[str]) -> Manifest:
@@ -305,17 +229,29 @@ def verify(folder: str | os.PathLike[str]) -> Manifest:
     DataError: for whatever is wrong.
   """
   manifest = read_manifest(folder)
-  for split, tokens in read_tokens(folder, manifest).items():
-    path = pathlib.Path(folder, f'{split}.bin')
-    digest = documents.sha256(path)
-    wanted = manifest.splits[split].get('sha256')
-    if digest != wanted:
-      raise DataError(
-        f'{path}: wrong checksum: sha256 {digest}, where the manifest says '
-        f'{wanted}; prepare the data again'
-      )
+  for _, name, shard in token_files(manifest):
+    path = pathlib.Path(folder, name)
+    tokens = mapped(path, manifest.storage, shard['num_tokens'])
+    _check_digest(path, shard['sha256'])
     step = 2**24
     for begin in range(0, len(tokens), step):
       if tokens[begin : begin + step].max() >= manifest.vocab_size:
         raise DataError(f'{path}: a token is not below {manifest.vocab_size}')
+  for split, entry in manifest.splits.items():
+    if 'documents' in entry:
+      path = pathlib.Path(folder, documents_name(split))
+      begins = read_begins(folder, manifest, split)
+      _check_digest(path, entry['documents']['sha256'])
+      ordered = (begins[:-1] <= begins[1:]).all()
+      if not ordered or (len(begins) and begins[-1] > entry['num_tokens']):
+        raise DataError(f'{path}: not where documents begin, in their order')
   return manifest
+
+
+def _check_digest(path: pathlib.Path, wanted: str) -> None:
+  digest = documents.sha256(path)
+  if digest != wanted:
+    raise DataError(
+      f'{path}: wrong checksum: sha256 {digest}, where the manifest says '
+      f'{wanted}; prepare the data again'
+    )

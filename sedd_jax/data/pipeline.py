@@ -7,15 +7,13 @@ once.  A process asks for the indices that are its own.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
 from sedd_jax.core import names
-from sedd_jax.data import corpora, crops, packing, tokenizers
+from sedd_jax.data import corpora, crops, packing, shards, tokenizers
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.tokenizers import Tokenizer
 
@@ -66,14 +64,15 @@ class Dataset:
   def __init__(
     self,
     info: DataInfo,
-    tokens: Mapping[str, np.ndarray],
+    tokens: Mapping[str, shards.Tokens],
     seq_len: int,
   ):
     """Checks that there is something to read.
 
     Args:
       info: of the corpus.
-      tokens: split to `[num_tokens]` integers, in memory or mapped.
+      tokens: split to `[num_tokens]` integers, in memory or mapped, one array
+        or several that are read as one.
       seq_len: tokens a sequence.
 
     Raises:
@@ -97,8 +96,11 @@ class Dataset:
     self.seq_len = seq_len
     self._tokens = dict(tokens)
 
-  def tokens(self, split: str) -> np.ndarray:
+  def tokens(self, split: str) -> shards.Tokens:
     """All tokens `[num_tokens]` of a split, in order, of the type on disk.
+
+    Of a split of several shards `shards.Joined`: length, index and slices are
+    an array's, and `np.asarray` makes one.
 
     Raises:
       DataError: for a split that the corpus lacks.
@@ -130,12 +132,11 @@ class Dataset:
     Returns:
       A batch without `valid`: crops are whole.
     """
-    # A view: row i begins at token i.  Picking rows copies whole crops, ten
-    # times faster than picking tokens.
-    windows = sliding_window_view(self.tokens('train'), self.seq_len)
-    rows = windows[crops.starts(seed, step, indices, len(windows))]
+    tokens = self.tokens('train')
+    num_starts = len(tokens) - self.seq_len + 1
+    starts = crops.starts(seed, step, indices, num_starts)
     return {
-      'tokens': rows.astype(np.int32),
+      'tokens': shards.windows(tokens, starts, self.seq_len),
       'index': np.asarray(indices, np.int32),
       'count': np.array(count, np.int32),
     }
@@ -166,11 +167,10 @@ class Dataset:
     if index.size and index.min() < 0:
       raise ValueError(f'index {index.min()} is negative')
     num_full, rest = divmod(len(tokens), self.seq_len)
-    chunks = tokens[: num_full * self.seq_len].reshape(num_full, self.seq_len)
     rows = np.zeros((index.size, self.seq_len), np.int32)
     valid = np.zeros(rows.shape, bool)
     full = index < num_full
-    rows[full] = chunks[index[full]]
+    rows[full] = shards.chunks(tokens, index[full], self.seq_len)
     valid[full] = True
     last = index == num_full
     rows[last, :rest] = tokens[num_full * self.seq_len :]
@@ -285,7 +285,7 @@ def _prepared(
       f'{folder}: prepared from data.source={manifest.source!r}, not {source!r}'
     )
   name = manifest.tokenizer['name']
-  if name not in (tokenizer, pathlib.Path(tokenizer).name):
+  if name not in (tokenizer, tokenizers.file_name(tokenizer)):
     raise DataError(
       f'{folder}: prepared with data.tokenizer={name!r}, not {tokenizer!r}'
     )
@@ -296,10 +296,11 @@ def _prepared(
       'of its files)'
     )
   stored = packing.read_tokens(folder, manifest)
-  if manifest.division == 'document':
+  if manifest.division != 'position':
     if test_fraction:
       raise DataError(
-        f'{folder}: split by document, so data.test_fraction must be 0'
+        f'{folder}: its splits are fixed (division {manifest.division!r}), so '
+        'data.test_fraction must be 0'
       )
     splits = _in_proportion(stored, limit)
   else:
@@ -308,7 +309,12 @@ def _prepared(
       corpora.PUBLISHED_SHARES if own else corpora.held_out(validation_fraction)
     )
     shares = corpora.with_test(shares, test_fraction)
-    parts = [stored[s] for s in packing.SPLITS if s in stored]
+    parts = [
+      part
+      for split in packing.SPLITS
+      if split in stored
+      for part in shards.parts_of(stored[split])
+    ]
     splits = corpora.split_by_position(parts, shares, limit)
   known = {
     split: entry['num_characters']
@@ -320,8 +326,8 @@ def _prepared(
   files = manifest.sources
   if not 0 < len(files) <= _MANY_FILES:
     files = [
-      {'name': f'{split}.bin', 'sha256': entry['sha256']}
-      for split, entry in manifest.splits.items()
+      {'name': name, 'sha256': shard['sha256']}
+      for _, name, shard in packing.token_files(manifest)
     ]
   info = _info(source, maker, splits, tuple(files), known)
   return Dataset(info, splits, seq_len)
@@ -330,13 +336,13 @@ def _prepared(
 def _info(
   source: str,
   tokenizer: Tokenizer,
-  splits: Mapping[str, np.ndarray],
+  splits: Mapping[str, shards.Tokens],
   files: tuple[dict[str, str], ...],
   known: Mapping[str, int],
 ) -> DataInfo:
   """Counts the characters of the splits that they are not `known` of."""
   counts = {
-    split: tokenizer.num_characters(tokens)
+    split: sum(map(tokenizer.num_characters, shards.parts_of(tokens)))
     for split, tokens in splits.items()
     if split not in known
   }
@@ -352,12 +358,14 @@ def _info(
 
 
 def _in_proportion(
-  stored: Mapping[str, np.ndarray], limit: int
-) -> dict[str, np.ndarray]:
+  stored: Mapping[str, shards.Tokens], limit: int
+) -> dict[str, shards.Tokens]:
   total = sum(map(len, stored.values()))
   if not limit or limit >= total:
     return dict(stored)
   return {
-    split: tokens[: len(tokens) * limit // total]
+    split: shards.joined(
+      shards.between(tokens, 0, len(tokens) * limit // total)
+    )
     for split, tokens in stored.items()
   }

@@ -5,15 +5,24 @@
   python -m sedd_jax.data.prepare text_file --input a.txt,b.jsonl.gz \\
     --tokenizer bytes --output data_cache/mine
   python -m sedd_jax.data.prepare openwebtext --input openwebtext/
+  python -m sedd_jax.data.prepare wikitext103 --input wikitext-103-raw-v1.zip
   python -m sedd_jax.data.prepare gpt2
+  python -m sedd_jax.data.prepare train-tokenizer --input a.txt \\
+    --vocab-size 8192 --output data_cache/my_tokenizer
   python -m sedd_jax.data.prepare verify --input data_cache/text8
 
-Nothing is downloaded but by the commands text8, enwik8 and gpt2 where their
-files are not at hand, and all that is downloaded is checked.
+text8, enwik8 and gpt2 are downloaded where their files are not at hand, and
+checked; openwebtext, lm1b, wikitext2, wikitext103, ptb and lambada are fetched
+from the Hugging Face hub where no --input is given.
+
+After a kill the same command goes on from the last batch that it recorded, and
+what it writes is the same, whenever it was killed and with however many
+--workers.  One large compressed file is read again up to that batch, though not
+turned into tokens again.
 """
 
 import argparse
-import hashlib
+import functools
 import os
 import pathlib
 import shutil
@@ -21,11 +30,19 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from sedd_jax.core import names
-from sedd_jax.data import corpora, documents, downloads, packing, tokenizers
-from sedd_jax.data.documents import Document
+from sedd_jax.data import (
+  bpe_training,
+  corpora,
+  documents,
+  downloads,
+  packing,
+  published,
+  streaming,
+  tfds_folders,
+  tokenizers,
+  writer,
+)
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.tokenizers import Tokenizer
 
@@ -35,136 +52,223 @@ TOKENIZER = {
   'pydoc': 'text8',
   'text_file': 'text8',
   'openwebtext': 'gpt2',
+  **dict.fromkeys(published.CORPORA, 'gpt2'),
 }
 # OpenWebText has no splits; 0.05 % of it are some 4000 documents.
 OPENWEBTEXT_FRACTION = 5e-4
 VALIDATION_FRACTION = 0.05
 
-# Documents that are turned into tokens together.
-_BATCH_BYTES = 2**22
 _BLOCK = 2**24
 
 
 def write_corpus(
-  writer: packing.Writer, corpus: corpora.Corpus, tokenizer: Tokenizer
+  written: writer.Writer, corpus: corpora.Corpus, tokenizer: Tokenizer
 ) -> None:
   """Writes a corpus that is in memory, split by position.
 
   Args:
-    writer: entered.
+    written: entered.
     corpus: the tokens and the shares of the splits.
     tokenizer: the one it was made with.
   """
-  writer.sources += corpus.files
+  written.sources += corpus.files
   parts = corpora.split_by_position([corpus.tokens], corpus.shares)
   for split, tokens in parts.items():
     if not len(tokens):
       raise DataError(f'too little text: the {split} split is empty')
     for begin in range(0, len(tokens), _BLOCK):
       block = tokens[begin : begin + _BLOCK]
-      writer.append(split, block, tokenizer.num_characters(block))
-
-
-def split_of(data: bytes, validation_fraction: float) -> str:
-  """The split of a document, by its text alone.
-
-  A text that is there twice is on one side both times, and neither order nor
-  number of the files matters.
-
-  >>> split_of(b'a document', 1.0), split_of(b'a document', 0.0)
-  ('validation', 'train')
-  """
-  draw = int.from_bytes(hashlib.sha256(data).digest()[:8], 'big') / 2**64
-  return 'validation' if draw < validation_fraction else 'train'
-
-
-def write_documents(
-  writer: packing.Writer,
-  files: Sequence[pathlib.Path],
-  tokenizer: Tokenizer,
-  validation_fraction: float,
-  progress: Callable[[int], object] = lambda size: None,
-) -> None:
-  """Writes documents as they are read, split by document.
-
-  Args:
-    writer: entered.
-    files: kinds as in `documents.read_documents`.
-    tokenizer: its separator stands where two documents meet.
-    validation_fraction: share of the documents held out.
-    progress: told how many bytes of the files more have been read.
-
-  Raises:
-    DataError: for faulty files, and if a split stays empty.
-  """
-  last: dict[str, int] = {}
-
-  def flush(batch: list[Document]) -> None:
-    pieces: dict[str, list[np.ndarray]] = {'train': [], 'validation': []}
-    for document, ids in zip(batch, tokenizer.encode_documents(batch)):
-      if len(ids):
-        split = split_of(document.data, validation_fraction)
-        joined = tokenizers.seam(last.get(split), ids, tokenizer.separator)
-        pieces[split].append(joined)
-        last[split] = int(ids[-1])
-    for split, arrays in pieces.items():
-      if arrays:
-        tokens = np.concatenate(arrays)
-        writer.append(split, tokens, tokenizer.num_characters(tokens))
-
-  batch: list[Document] = []
-  size = 0
-  for document in documents.read_documents(files, progress):
-    batch.append(document)
-    size += len(document.data)
-    if size >= _BATCH_BYTES:
-      flush(batch)
-      batch, size = [], 0
-  flush(batch)
-  for split in ('train', 'validation'):
-    if not writer.num_tokens(split):
-      raise DataError(
-        f'the {split} split is empty: too little text for a validation '
-        f'fraction of {validation_fraction}'
-      )
-  writer.sources += documents.described(files)
+      written.append(split, block, tokenizer.num_characters(block))
 
 
 def prepare_source(arguments: argparse.Namespace) -> None:
   """Text of one of `corpora.SOURCES` to a prepared folder."""
   source, output = arguments.source, pathlib.Path(arguments.output)
-  fraction = arguments.validation_fraction
-  tokenizer_name = arguments.tokenizer or TOKENIZER[source]
-  if source == 'openwebtext':
-    files = documents.find(_input(arguments))
-    fraction = OPENWEBTEXT_FRACTION if fraction is None else fraction
-    corpora.held_out(fraction)
+  arguments.tokenizer = arguments.tokenizer or TOKENIZER[source]
+  if _is_streamed(arguments):
+    _prepare_streamed(arguments, output)
   else:
-    fraction = VALIDATION_FRACTION if fraction is None else fraction
-    place = _located(arguments, output)
-  tokenizer = tokenizers.make(tokenizer_name)
-  with packing.Writer(
-    output,
-    source=source,
-    division='document' if source == 'openwebtext' else 'position',
-    tokenizer=tokenizer,
-    overwrite=arguments.overwrite,
-  ) as writer:
-    if source == 'openwebtext':
-      # Late: only this long work shows a bar.
-      import tqdm
-
-      total = sum(file.stat().st_size for file in files)
-      with tqdm.tqdm(total=total, unit='B', unit_scale=True) as bar:
-        write_documents(writer, files, tokenizer, fraction, bar.update)
-    else:
-      corpus = corpora.SOURCES[source].read(place, tokenizer, fraction)
-      write_corpus(writer, corpus, tokenizer)
+    if arguments.split_by:
+      raise DataError(f'{source}: its splits are by position; no --split-by')
+    _prepare_whole(arguments, output)
   manifest = packing.verify(output)
   _report(output, manifest)
   print(
     f'use it with: --config.data.source={source} --config.data.path={output} '
-    f'--config.data.tokenizer={tokenizer_name}'
+    f'--config.data.tokenizer={arguments.tokenizer}'
+  )
+
+
+def _is_streamed(arguments: argparse.Namespace) -> bool:
+  if arguments.source == 'text_file':
+    return not tfds_folders.is_tfds(arguments.input)
+  return arguments.source in ('openwebtext', *published.CORPORA)
+
+
+def _prepare_whole(arguments: argparse.Namespace, output: pathlib.Path) -> None:
+  """A corpus that fits into memory."""
+  source, fraction = arguments.source, arguments.validation_fraction
+  fraction = VALIDATION_FRACTION if fraction is None else fraction
+  place = _located(arguments, output)
+  tokenizer = tokenizers.make(arguments.tokenizer)
+  with writer.Writer(
+    output,
+    source=source,
+    division='position',
+    tokenizer=tokenizer,
+    overwrite=arguments.overwrite,
+    restart=arguments.restart,
+    shard_bytes=arguments.shard_bytes,
+  ) as written:
+    if not written.done:
+      corpus = corpora.SOURCES[source].read(place, tokenizer, fraction)
+      write_corpus(written, corpus, tokenizer)
+
+
+def _prepare_streamed(
+  arguments: argparse.Namespace, output: pathlib.Path
+) -> None:
+  """A corpus of any size, by its documents."""
+  source, fraction = arguments.source, arguments.validation_fraction
+  division, recipe = _recipe(arguments)
+  if fraction is None:
+    large = source == 'openwebtext'
+    fraction = OPENWEBTEXT_FRACTION if large else VALIDATION_FRACTION
+  corpora.held_out(fraction)
+  if arguments.workers < 1:
+    raise DataError(f'--workers is {arguments.workers}, not above 0')
+  files = _text_files(arguments, output)
+  tokenizer = tokenizers.make(arguments.tokenizer)
+  described = writer.described(output, files)
+  with writer.Writer(
+    output,
+    source=source,
+    division=division,
+    tokenizer=tokenizer,
+    overwrite=arguments.overwrite,
+    restart=arguments.restart,
+    shard_bytes=arguments.shard_bytes,
+    work={
+      'files': described,
+      'validation fraction': None if division == 'published' else fraction,
+      'rules': 'as is' if arguments.as_is else 'text',
+      'bytes a batch': streaming.BATCH_BYTES,
+    },
+  ) as written:
+    written.sources += [
+      {'name': file['name'], 'sha256': file['sha256']} for file in described
+    ]
+    if not written.done:
+      _write_streamed(written, files, recipe, tokenizer, arguments.workers)
+      if division == 'position' and not written.held_out:
+        written.hold_out(fraction)
+      _check_splits(written, division, fraction)
+
+
+def _recipe(arguments: argparse.Namespace) -> tuple[str, streaming.Recipe]:
+  """How a corpus is divided, and how its documents become tokens."""
+  source, name = arguments.source, arguments.tokenizer
+  if source in published.CORPORA:
+    for option in ('split_by', 'validation_fraction'):
+      if getattr(arguments, option) is not None:
+        raise DataError(
+          f'{source} is published in splits: no --{option.replace("_", "-")}'
+        )
+    return 'published', streaming.Recipe(
+      tokenizer=name,
+      split_of=functools.partial(published.split_of, source=source),
+      text_of=functools.partial(
+        streaming.text_of, source=source, as_is=arguments.as_is
+      ),
+      lines=functools.partial(published.by_lines, source=source),
+    )
+  if arguments.as_is:
+    raise DataError(
+      f'{source}: its text is taken as it is; --as-is is for '
+      f'{", ".join(published.CORPORA)}'
+    )
+  own = 'document' if source == 'openwebtext' else 'position'
+  division = arguments.split_by or own
+  if division == 'position':
+    return division, streaming.Recipe(tokenizer=name)
+  fraction = arguments.validation_fraction
+  default = OPENWEBTEXT_FRACTION if own == division else VALIDATION_FRACTION
+  split_of = functools.partial(
+    streaming.split_of,
+    validation_fraction=default if fraction is None else fraction,
+  )
+  return division, streaming.Recipe(tokenizer=name, split_of=split_of)
+
+
+def _text_files(
+  arguments: argparse.Namespace, output: pathlib.Path
+) -> list[pathlib.Path]:
+  """The files of a corpus; of those that are on the hub, fetched."""
+  source, place = arguments.source, arguments.input
+  if source == 'text_file':
+    return corpora.find_text_file(place)
+  if not place:
+    place = str(published.download(source, output / 'downloads'))
+  if source in published.CORPORA:
+    return published.find(source, place)
+  return documents.find(place)
+
+
+def _write_streamed(
+  written: writer.Writer,
+  files: list[pathlib.Path],
+  recipe: streaming.Recipe,
+  tokenizer: Tokenizer,
+  workers: int,
+) -> None:
+  """Adds what a process before had not added, and shows how far it is."""
+  if written.held_out:
+    return
+  if written.place is not None:
+    print('going on with what an interrupted preparation made')
+  # Late: only this long work shows a bar.
+  import tqdm
+
+  total = sum(file.stat().st_size for file in files)
+  with tqdm.tqdm(total=total, unit='B', unit_scale=True) as bar:
+    streaming.write(written, files, recipe, tokenizer, workers, bar.update)
+
+
+def _check_splits(
+  written: writer.Writer, division: str, fraction: float
+) -> None:
+  """Refuses what nobody could read."""
+  sizes = {split: written.num_tokens(split) for split in packing.SPLITS}
+  if division == 'published':
+    if not any(sizes.values()):
+      written.discard()
+      raise DataError(
+        'none of the files is named as a split is; see python -m '
+        'sedd_jax.data.prepare --help'
+      )
+    return
+  empty = [split for split in ('train', 'validation') if not sizes[split]]
+  if empty:
+    written.discard()
+    raise DataError(
+      f'the {empty[-1]} split is empty: too little text for a validation '
+      f'fraction of {fraction}'
+    )
+
+
+def prepare_tokenizer(arguments: argparse.Namespace) -> None:
+  """A byte-level BPE of the user's own text."""
+  output = pathlib.Path(arguments.output)
+  if arguments.vocab_size is None:
+    raise DataError('train-tokenizer: --vocab-size is missing')
+  files = documents.find(_input(arguments))
+  path = bpe_training.train(
+    files, output, arguments.vocab_size, overwrite=arguments.overwrite
+  )
+  tokenizer = tokenizers.make(str(path))
+  print(
+    f'{path}: {tokenizer.vocab_size:,} tokens; use it with: --tokenizer '
+    f'{output}, and then --config.data.tokenizer={output}'
   )
 
 
@@ -228,6 +332,7 @@ def verify(arguments: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
   **{source: prepare_source for source in corpora.SOURCES},
   'gpt2': prepare_gpt2,
+  'train-tokenizer': prepare_tokenizer,
   'verify': verify,
 }
 
@@ -267,8 +372,10 @@ def _report(folder: str | os.PathLike[str], manifest: packing.Manifest) -> None:
   for split, entry in manifest.splits.items():
     print(
       f'{folder}: {split}: {entry["num_tokens"]:,} tokens, '
-      f'{entry["num_characters"]:,} {unit}, sha256 {entry["sha256"]}'
+      f'{entry["num_characters"]:,} {unit}'
     )
+  for _, name, shard in packing.token_files(manifest):
+    print(f'{folder}: {name}: sha256 {shard["sha256"]}')
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -290,8 +397,40 @@ def argument_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--validation-fraction',
     type=float,
-    help='share held out: of pydoc and text_file (0.05) at the end, of '
-    'openwebtext (0.0005) by document',
+    help='share held out: of pydoc, waves and text_file (0.05) and of '
+    'openwebtext (0.0005)',
+  )
+  parser.add_argument(
+    '--split-by',
+    choices=('position', 'document'),
+    help='how text_file (position) and openwebtext (document) are split: '
+    'the end is held out, or each document by its text',
+  )
+  parser.add_argument(
+    '--workers',
+    type=int,
+    default=os.cpu_count() or 1,
+    help='processes that turn text into tokens; default: one a core',
+  )
+  parser.add_argument(
+    '--shard-bytes',
+    type=int,
+    default=writer.SHARD_BYTES,
+    help='size of a token file at most',
+  )
+  parser.add_argument(
+    '--as-is',
+    action='store_true',
+    help='lm1b, wikitext2, wikitext103, ptb and lambada without the rules that '
+    'make text of their tokens',
+  )
+  parser.add_argument(
+    '--vocab-size', type=int, help='of train-tokenizer: tokens, 257 or more'
+  )
+  parser.add_argument(
+    '--restart',
+    action='store_true',
+    help='throw away what an interrupted preparation left in --output',
   )
   parser.add_argument(
     '--overwrite', action='store_true', help='replace prepared data'
@@ -327,7 +466,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f'error: {error}', file=sys.stderr)
     return 1
   except KeyboardInterrupt:
-    print('interrupted; nothing was kept', file=sys.stderr)
+    kept = (
+      'the same command goes on'
+      if writer.begun(arguments.output)
+      else 'nothing was kept'
+    )
+    print(f'interrupted; {kept}', file=sys.stderr)
     return 130
   return 0
 

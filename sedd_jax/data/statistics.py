@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from sedd_jax.data import shards
 from sedd_jax.data.errors import DataError
 
 # What a run writes beside its config.
@@ -15,11 +16,12 @@ FILE = 'statistics.json'
 _CHUNK = 1 << 24
 
 
-def count(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
+def count(tokens: shards.Tokens, vocab_size: int) -> np.ndarray:
   """Occurrences of each token.
 
   Args:
-    tokens: `[num_tokens]` integers below vocab_size, in memory or mapped.
+    tokens: `[num_tokens]` integers below vocab_size, in memory or mapped, of
+      one file or several.
     vocab_size: of the data.
 
   Returns:

@@ -51,7 +51,7 @@ class _ByPosition(tfds.core.GeneratorBasedBuilder):
     text, shares = self._text(dl_manager)
     data = np.frombuffer(text, np.uint8)
     parts = corpora.split_by_position([data], shares)
-    return {k: self._generate_examples(v) for k, v in parts.items()}
+    return {k: self._generate_examples(np.asarray(v)) for k, v in parts.items()}
 
   def _generate_examples(self, data: np.ndarray) -> Iterator[tuple[int, dict]]:
     for number, begin in enumerate(range(0, len(data), PIECE_BYTES)):

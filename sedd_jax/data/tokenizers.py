@@ -343,7 +343,10 @@ class BytePairs(Tokenizer):
     Raises:
       DataError: if neither tiktoken nor tokenizers is installed.
     """
-    return np.array(self._encode_batch([text])[0], dtype)
+    # As tiktoken does: a lone surrogate becomes U+FFFD.
+    text = text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
+    [ids] = self._encode_batch([text])
+    return np.array(ids, dtype)
 
   def decode(self, ids: ArrayLike) -> str:
     """UTF-8, with U+FFFD for what is invalid; `[MASK]` from `vocab_size` up."""
@@ -361,10 +364,10 @@ class BytePairs(Tokenizer):
     return int(np.sum(counts * self._characters))
 
   def encode_documents(self, batch: Sequence[Document]) -> list[np.ndarray]:
-    """Ids of the documents, on all cores."""
+    """Ids of the documents."""
     dtype = storage_dtype(self.vocab_size)
     texts = [document.text() for document in batch]
-    return [np.array(ids, dtype) for ids in self._encode_batch(texts)]
+    return [np.array(ids).astype(dtype) for ids in self._encode_batch(texts)]
 
   @functools.cached_property
   def _characters(self) -> np.ndarray:
@@ -375,7 +378,7 @@ class BytePairs(Tokenizer):
     return np.array(counts, np.int64)
 
   @functools.cached_property
-  def _encode_batch(self) -> Callable[[list[str]], list[list[int]]]:
+  def _encode_batch(self) -> Callable[[list[str]], Iterable[ArrayLike]]:
     if tiktoken := _optional('tiktoken'):
       special = {} if self.separator is None else {_GPT2_EOS: self.separator}
       encoding = tiktoken.Encoding(
@@ -388,10 +391,9 @@ class BytePairs(Tokenizer):
         },
         special_tokens=special,
       )
-      threads = os.cpu_count() or 1
-      return lambda texts: encoding.encode_ordinary_batch(
-        texts, num_threads=threads
-      )
+      return lambda texts: [
+        encoding.encode_to_numpy(text, disallowed_special=()) for text in texts
+      ]
     if hub := _optional('tokenizers'):
       model = hub.models.BPE.from_file(*map(str, self.files.values()))
       tokenizer = hub.Tokenizer(model)
@@ -467,10 +469,12 @@ class _OfLibrary(Tokenizer):
     )
 
   def encode_documents(self, batch: Sequence[Document]) -> list[np.ndarray]:
-    """Ids of the documents, on all cores."""
+    """Ids of the documents, on all cores if the library is let."""
     dtype = storage_dtype(self.vocab_size)
     texts = [document.text() for document in batch]
-    encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+    # The same ids without their places in the text.
+    encode = self._tokenizer.encode_batch_fast
+    encoded = encode(texts, add_special_tokens=False)
     return [np.array(each.ids, dtype) for each in encoded]
 
 
@@ -645,6 +649,8 @@ def make(
     return target(**names.accepted(target, {'folders': folders}))
   if (path / 'vocab.txt').is_file():
     return WordPiece(path / 'vocab.txt', path.name)
+  if (path / 'tokenizer.json').is_file():
+    return TokenizerFile(path / 'tokenizer.json')
   if path.is_dir():
     return BytePairs(path / 'encoder.json', path / 'vocab.bpe', path.name)
   if path.is_file():
@@ -656,6 +662,15 @@ def make(
     "the path of a tokenizer.json, or of a folder with GPT-2's encoder.json "
     "and vocab.bpe or BERT's vocab.txt"
   )
+
+
+def file_name(name: str) -> str:
+  """What a tokenizer from the path of a file or folder is called."""
+  path = pathlib.Path(name)
+  if (path / 'vocab.txt').is_file():
+    return path.name
+  inside = path / 'tokenizer.json'
+  return inside.name if inside.is_file() else path.name
 
 
 def seam(

@@ -5,7 +5,10 @@ from sedd_jax.samplers import (
   autoregressive,
   conditions,
   constrained,
+  corrector,
   euler,
+  guidance,
+  remasking,
   time_grids,
   tweedie,
   unmasking,
@@ -20,7 +23,13 @@ from sedd_jax.samplers.loop import (
 )
 
 # All names of `sampling.method`.
-NAMES = (*METHODS, 'ancestral', 'autoregressive', *unmasking.ORDERS)
+NAMES = (
+  *METHODS,
+  'ancestral',
+  'autoregressive',
+  *unmasking.ORDERS,
+  'remasking',
+)
 
 __all__ = [
   'GRIDS',
@@ -31,8 +40,11 @@ __all__ = [
   'autoregressive',
   'conditions',
   'constrained',
+  'corrector',
   'euler',
+  'guidance',
   'jump_probs',
+  'remasking',
   'reverse_probs',
   'sample',
   'time_grids',

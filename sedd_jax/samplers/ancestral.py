@@ -138,28 +138,63 @@ def sample(
   ...        process=processes.Uniform(vocab_size=4), steps=4).shape
   (2, 3)
   """
+  planned = plan(
+    process,
+    schedule,
+    steps=steps,
+    decoder=decoder,
+    direct=direct,
+    reverse_fn=reverse_fn,
+  )
+  return loop.follow(
+    planned,
+    logits_fn,
+    key,
+    shape,
+    process=process,
+    tokens=tokens,
+    given=given,
+    start=start,
+    condition=condition,
+    return_path=return_path,
+  )
+
+
+def plan(
+  process: base.TokenProcess,
+  schedule: Steps,
+  *,
+  steps: int | None = None,
+  decoder: str = 'posterior',
+  direct: bool = False,
+  reverse_fn: Callable[..., Array] | None = None,
+) -> loop.Plan:
+  """The steps of `sample`, which says what the arguments are.
+
+  Args:
+    process: the noise process.
+    schedule: its levels in steps.
+    steps: reverse steps; all of the chain's by default.
+    decoder: the law of the last step, 'posterior' or 'x0'.
+    direct: the logits are those of x_{t-1}.
+    reverse_fn: in place of theta_post.
+
+  Returns:
+    The steps, at which the network is told their number.
+
+  Raises:
+    ValueError: numbers of steps that do not fit, or an unknown decoder.
+  """
   grid = steps_of(schedule.num_steps, steps, direct)
   if decoder not in DECODERS:
     raise ValueError(f'unknown decoder {decoder!r}: use {", ".join(DECODERS)}')
   t, s = jnp.asarray(grid[:-1]), jnp.asarray(grid[1:])
   if reverse_fn is not None:
     reverse = reverse_fn
-
-    def chosen_fn(x, inputs):
-      s, t = inputs
-      return reverse(logits_fn(x, jnp.broadcast_to(t, shape[:1])), x, s, t)
-
-    return loop.reverse(
-      chosen_fn,
-      key,
-      shape,
+    return loop.Plan(
       (s, t),
-      process=process,
-      tokens=tokens,
-      given=given,
-      start=start,
-      condition=condition,
-      return_path=return_path,
+      lambda of_step: of_step[1],
+      lambda logits, x, of_step: reverse(logits, x, *of_step),
     )
   level_t, level_s = schedule.level(t), schedule.level(s)
   if jumps_from_the_prior(process, schedule):
@@ -167,9 +202,8 @@ def sample(
     level_s = jnp.concatenate([level_t[:1], level_s])
     level_t = jnp.concatenate([jnp.full_like(level_t[:1], jnp.inf), level_t])
 
-  def weights_fn(x, inputs):
-    step, level, lower, last_step = inputs
-    logits = logits_fn(x, jnp.broadcast_to(step, shape[:1]))
+  def weights_of(logits, x, of_step):
+    _, level, lower, last_step = of_step
     if direct:
       return jax.nn.softmax(numerics.as_float(logits))
     weights = jnp.exp(
@@ -182,15 +216,5 @@ def sample(
     plain = jnp.pad(plain, [(0, 0), (0, 0), (0, missing)])
     return jnp.where(last_step, plain, weights)
 
-  return loop.reverse(
-    weights_fn,
-    key,
-    shape,
-    (t, level_t, level_s, jnp.arange(len(t)) == len(t) - 1),
-    process=process,
-    tokens=tokens,
-    given=given,
-    start=start,
-    condition=condition,
-    return_path=return_path,
-  )
+  inputs = t, level_t, level_s, jnp.arange(len(t)) == len(t) - 1
+  return loop.Plan(inputs, lambda of_step: of_step[0], weights_of)

@@ -7,7 +7,7 @@ given.  Those of a score are clipped at 0 (at the last step in
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,13 @@ from sedd_jax.core import categorical, numerics, shapes
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.noise_schedules import Continuous
 from sedd_jax.processes import Absorbing, Relaxing, Uniform, base
-from sedd_jax.samplers import constrained, euler, time_grids, tweedie
+from sedd_jax.samplers import (
+  constrained,
+  corrector,
+  euler,
+  time_grids,
+  tweedie,
+)
 from sedd_jax.samplers.conditions import Tables
 
 ScoreFn = Callable[[Array, Array], Array]
@@ -40,6 +46,26 @@ GRIDS = ('uniform', 'reference')
 
 # Where the released code ends, below the times that it trained on.
 _REFERENCE_T_MIN = 1e-5
+
+
+class Plan(NamedTuple):
+  """The steps of a sampler, apart from its network.
+
+  Attributes:
+    inputs: pytree of `[steps, ...]`, what tells the steps apart.
+    told: `(input) -> scalar`, the level, time or step told to the network.
+    weights_of: `(output of the network, x_t, input) -> weights [batch, length,
+      num_states]` of the next state, non-negative.
+  """
+
+  inputs: Any
+  told: Callable[[Any], Array]
+  weights_of: Callable[[Array, Array, Any], Array]
+
+  @property
+  def steps(self) -> int:
+    """Their number."""
+    return len(jax.tree.leaves(self.inputs)[0])
 
 
 def reverse_probs(
@@ -155,6 +181,8 @@ def sample(
   t_min: float = 1e-3,
   grid: str = 'uniform',
   delta: float = 1e-6,
+  corrector_steps: int = 0,
+  corrector_size: float = 1.0,
   condition: Tables | None = None,
   return_path: bool = False,
   draw_fn: Callable[[Array, Array, Array, Array], Array] | None = None,
@@ -163,7 +191,8 @@ def sample(
 
   `steps` steps on an even grid from t = 1 to t_min and a final denoising by
   `tweedie.decoder_probs`: steps + 1 calls of score_fn.  For absorbing noise the
-  first step starts at infinite noise (`jump_probs`).
+  first step starts at infinite noise (`jump_probs`).  After each step there may
+  be some of a corrector, which go on at the noise reached (`corrector`).
 
   Args:
     score_fn: `(x_t [batch, length], sigma [batch]) -> log_score
@@ -182,13 +211,15 @@ def sample(
     grid: 'uniform', or 'reference' for the released code's: down to 1e-5, from
       the level of t = 1 with no jump, and a denoising without `delta`.
     delta: share of the uniform distribution in the last denoising.
+    corrector_steps: after each step, each one more call of score_fn.
+    corrector_size: their length, in steps of the reverse process.
     condition: what the result satisfies besides, see `samplers.constrained`.
     return_path: return every state, not the last one alone.
     draw_fn: `(keys [batch], weights, x_t, step) -> x_s` in place of the
       draw, to replay given randomness.
 
   Returns:
-    int32 `[batch, length]`, data symbols only; with return_path `[steps + 2,
+    int32 `[batch, length]`, data symbols only; with return_path `[calls + 1,
     batch, length]`: the start, the state after each step, and the result.
 
   Raises:
@@ -208,8 +239,71 @@ def sample(
   ... ).shape
   (2, 3)
   """
-  _check(shape, process, steps, method, grid, t_min)
-  batch, _ = shape
+  if len(shape) != 2:
+    raise ValueError(f'shape must be (batch, length), not {shape}')
+  planned = plan(
+    process,
+    schedule,
+    steps=steps,
+    method=method,
+    t_min=t_min,
+    grid=grid,
+    delta=delta,
+    corrector_steps=corrector_steps,
+    corrector_size=corrector_size,
+  )
+  return follow(
+    planned,
+    score_fn,
+    key,
+    shape,
+    process=process,
+    tokens=tokens,
+    given=given,
+    start=start,
+    condition=condition,
+    return_path=return_path,
+    draw_fn=draw_fn,
+  )
+
+
+def plan(
+  process: Relaxing,
+  schedule: Continuous,
+  *,
+  steps: int = 64,
+  method: str = 'tweedie',
+  t_min: float = 1e-3,
+  grid: str = 'uniform',
+  delta: float = 1e-6,
+  corrector_steps: int = 0,
+  corrector_size: float = 1.0,
+  score_of: Callable[[Array, Array, Array], Array] | None = None,
+) -> Plan:
+  """The steps of `sample`, which says more of the arguments.
+
+  Args:
+    process: uniform or absorbing noise.
+    schedule: total noise in time.
+    steps: reverse steps.
+    method: 'tweedie' or 'euler'.
+    t_min: the last time.
+    grid: 'uniform' or 'reference'.
+    delta: share of the uniform distribution in the last denoising.
+    corrector_steps: after each step.
+    corrector_size: their length, in steps of the reverse process.
+    score_of: `(output of the network, x_t, sigma [batch]) -> log_score`; None
+      where the output is the log score.
+
+  Returns:
+    steps (1 + corrector_steps) + 1 steps, at which the network is told sigma.
+
+  Raises:
+    ValueError: for an unknown name or numbers out of range.
+    TypeError: for a process without scores.
+  """
+  _check(process, steps, method, grid, t_min)
+  corrector.require(corrector_steps, corrector_size)
   reference = grid == 'reference'
   if reference:
     t_min, delta = _REFERENCE_T_MIN, 0.0
@@ -228,29 +322,108 @@ def sample(
     )
     return _with_mask(process, probs)
 
+  def correct(x, log_score, t, before):
+    step = corrector_size * schedule.rate(t) * (before - t)
+    return corrector.probs(process, x, log_score, schedule.alpha_bar(t), step)
+
   # One network in the compiled program, whatever kind the step is.
+  branches = (first, inner, last, correct)[: 4 if corrector_steps else 3]
   jumps = base.has_mask(process) and not reference
-  kinds = jnp.full(steps + 1, 1).at[0].set(0 if jumps else 1).at[-1].set(2)
+  kinds = jnp.full(steps, 1).at[0].set(0 if jumps else 1)
 
-  def weights_fn(x, inputs):
-    kind, t, s = inputs
-    sigma = jnp.broadcast_to(schedule.total(t), (batch,))
-    log_score = numerics.as_float(score_fn(x, sigma))
-    return jax.lax.switch(kind, (first, inner, last), x, log_score, t, s)
+  def interleaved(predictors, correctors, end):
+    """A predictor's number, those of its correctors, ..., and the last one."""
+    rows = [predictors[:, None], *corrector_steps * [correctors[:, None]]]
+    return jnp.append(jnp.concatenate(rows, axis=1).reshape(-1), end)
 
-  return reverse(
-    weights_fn,
-    key,
-    shape,
-    (kinds, ts, jnp.append(ts[1:], jnp.zeros((), ts.dtype))),
-    process=process,
-    tokens=tokens,
-    given=given,
-    start=start,
-    condition=condition,
-    return_path=return_path,
-    draw_fn=draw_fn,
+  inputs = (
+    interleaved(kinds, jnp.full(steps, 3), 2),
+    interleaved(ts[:-1], ts[1:], ts[-1]),
+    interleaved(ts[1:], ts[:-1], 0),
   )
+
+  def told(of_step):
+    return schedule.total(of_step[1])
+
+  def weights_of(output, x, of_step):
+    kind, t, s = of_step
+    if score_of is not None:
+      output = score_of(output, x, jnp.broadcast_to(told(of_step), x.shape[:1]))
+    log_score = numerics.as_float(output)
+    return jax.lax.switch(kind, branches, x, log_score, t, s)
+
+  return Plan(inputs, told, weights_of)
+
+
+def follow(
+  planned: Plan,
+  network_fn: Callable[[Array, Array], Array],
+  key: Array,
+  shape: tuple[int, int],
+  **how: Any,
+) -> Array:
+  """Goes the steps of a plan, with one call of the network each.
+
+  Args:
+    planned: the steps.
+    network_fn: `(x_t [batch, length], told [batch]) -> output`.
+    key: one typed key (row i uses fold_in(key, i)), or one a row.
+    shape: (batch, length).
+    **how: process and the other arguments of `reverse`.
+
+  Returns:
+    As `reverse`.
+  """
+
+  def weights_fn(x, of_step):
+    told = jnp.broadcast_to(planned.told(of_step), shape[:1])
+    return planned.weights_of(network_fn(x, told), x, of_step)
+
+  return reverse(weights_fn, key, shape, planned.inputs, **how)
+
+
+def follow_cached(
+  planned: Plan,
+  network_fn: Callable[[Array], Array],
+  key: Array,
+  shape: tuple[int, int],
+  **how: Any,
+) -> tuple[Array, Array]:
+  """`follow` with a network that is not told the time, called where needed.
+
+  What such a network says of a state it says at any time, so it is called only
+  where a row of the batch has changed since its last call (arXiv 2406.07524,
+  2406.03736).  The draws are those of `follow`.
+
+  Args:
+    planned: the steps; what they tell is not read.
+    network_fn: `(x_t [batch, length]) -> output`.
+    key: one typed key (row i uses fold_in(key, i)), or one a row.
+    shape: (batch, length).
+    **how: process and the other arguments of `reverse`.
+
+  Returns:
+    As `reverse`, and the calls that were made, int32.
+  """
+
+  def weights_fn(memory, x, of_step):
+    seen, output, calls = memory
+    # The first state is seen at the first step.
+    stale = (calls == 0) | jnp.any(x != seen)
+    output = jax.lax.cond(stale, network_fn, lambda _: output, x)
+    weights = planned.weights_of(output, x, of_step)
+    return (x, output, calls + stale), weights
+
+  nothing = jax.eval_shape(network_fn, jax.ShapeDtypeStruct(shape, jnp.int32))
+  memory = (
+    jnp.zeros(shape, jnp.int32),
+    jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), nothing),
+    jnp.zeros((), jnp.int32),
+  )
+  states, (_, _, calls) = _reverse(
+    weights_fn, memory, key, shape, planned.inputs, **how
+  )
+  return states, calls
 
 
 def reverse(
@@ -291,6 +464,42 @@ def reverse(
   Raises:
     ValueError: for states that do not fit, or noise that takes no condition.
   """
+
+  def remembering(memory, x, of_step):
+    return memory, weights_fn(x, of_step)
+
+  return _reverse(
+    remembering,
+    (),
+    key,
+    shape,
+    inputs,
+    process=process,
+    tokens=tokens,
+    given=given,
+    start=start,
+    condition=condition,
+    return_path=return_path,
+    draw_fn=draw_fn,
+  )[0]
+
+
+def _reverse(
+  weights_fn: Callable[[Any, Array, Any], tuple[Any, Array]],
+  memory: Any,
+  key: Array,
+  shape: tuple[int, int],
+  inputs: Any,
+  *,
+  process: base.TokenProcess,
+  tokens: Array | None = None,
+  given: Array | None = None,
+  start: Array | None = None,
+  condition: Tables | None = None,
+  return_path: bool = False,
+  draw_fn: Callable[[Array, Array, Array, Array], Array] | None = None,
+) -> tuple[Array, Any]:
+  """`reverse` with something to remember between steps, returned at the end."""
   if condition is not None and draw_fn is not None:
     raise ValueError('a condition does not go with a draw_fn')
   tokens, given, start = _check_states(shape, process, tokens, given, start)
@@ -303,24 +512,27 @@ def reverse(
       return x
     return jnp.where(given, tokens, x)
 
-  def advance(x, numbered):
+  def advance(carry, numbered):
+    x, memory = carry
     step, of_step = numbered
-    weights = weights_fn(x, of_step)
+    memory, weights = weights_fn(memory, x, of_step)
     step_keys = keys_lib.folded(keys, step + 1)
     if condition is not None:
       weights = constrained.step_weights(
         step_keys, weights, x, given, condition, process
       )
     x = clamp(draw(step_keys, weights, x, step)).astype(jnp.int32)
-    return x, (x if return_path else None)
+    return (x, memory), (x if return_path else None)
 
   if start is None:
     prior_keys = keys_lib.folded(keys, 0)
     start = jax.vmap(lambda k: process.sample_prior(k, (length,)))(prior_keys)
   x = clamp(start).astype(jnp.int32)
   steps = len(jax.tree.leaves(inputs)[0])
-  result, path = jax.lax.scan(advance, x, (jnp.arange(steps), inputs))
-  return jnp.concatenate([x[None], path]) if return_path else result
+  carry, path = jax.lax.scan(advance, (x, memory), (jnp.arange(steps), inputs))
+  result, memory = carry
+  states = jnp.concatenate([x[None], path]) if return_path else result
+  return states, memory
 
 
 def _require_method(method):
@@ -333,7 +545,7 @@ def _draw(keys, weights, x_t, step):
   return categorical.transition(keys, weights, x_t)
 
 
-def _check(shape, process, steps, method, grid, t_min):
+def _check(process, steps, method, grid, t_min):
   _require_method(method)
   if grid not in GRIDS:
     raise ValueError(f'unknown grid {grid!r}: use {", ".join(GRIDS)}')
@@ -341,8 +553,6 @@ def _check(shape, process, steps, method, grid, t_min):
     raise TypeError(
       f'{type(process).__name__} has no score: use Uniform or Absorbing'
     )
-  if len(shape) != 2:
-    raise ValueError(f'shape must be (batch, length), not {shape}')
   if steps < 1:
     raise ValueError(f'steps must be at least 1, not {steps}')
   if not 0 < t_min < 1:

@@ -65,8 +65,9 @@ class Request:
       all; their templates are in `tokens` and `given` already.
     source: `[n, source_length]` int32 or None, for sequence-to-sequence.
     label: `[n]` int32 or None.
-    guidance_scale: strength of the guides.
-    guides: functions `(x_t, level) -> log p(c | x_t)`, `[n]`.
+    guidance_scale: strength of the guides, a power of p(c | x).
+    guides: functions `(x_t, level) -> log p(c | x_t)`, `[n]`, level `[n]` the
+      total noise; jax code without side effects.
     method: sampler's name.
     steps: reverse steps.
     batch_size: rows of the one compiled shape; requests are padded to it.
@@ -98,15 +99,15 @@ class Samples(NamedTuple):
   Attributes:
     tokens: `[n, length]` int32.
     lengths: `[n]` int32, tokens that count in each row.
-    path: `[steps + 2, m, length]` int32 or None, of the first m sequences, one
-      batch: the start, the state after each step, and the final denoising.
-    calls: network calls a sequence.
+    path: `[steps + 1, m, length]` int32 or None, of the first m sequences, one
+      batch: the start, and the state after each step, the final denoising too.
+    calls: network calls a batch; the mean over batches where they differ.
   """
 
   tokens: Any
   lengths: Any
   path: Any = None
-  calls: int = 0
+  calls: float = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

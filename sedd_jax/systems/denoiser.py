@@ -26,12 +26,14 @@ class Denoiser(NamedTuple):
     features_of: the same, but what the head's linear map is applied to.
     load_pretrained: `(path) -> params` reads published weights, or None where
       there are none for the network.
+    told: whether the network is told the time.
   """
 
   init: Callable[[Array], Any]
   logits_of: Callable[..., Callable[[Array, Array], Array]]
   features_of: Callable[..., Callable[[Array, Array], Array]]
   load_pretrained: weights.Loader | None = None
+  told: bool = True
 
 
 def make(config: Any, process: TokenProcess, *, timed: bool = True) -> Denoiser:
@@ -85,4 +87,4 @@ def make(config: Any, process: TokenProcess, *, timed: bool = True) -> Denoiser:
     lambda: init(jax.random.key(config.seed)),
     masked=process_base.has_mask(process),
   )
-  return Denoiser(init, logits_of, features_of, load_pretrained)
+  return Denoiser(init, logits_of, features_of, load_pretrained, told)

@@ -9,15 +9,18 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sedd_jax import noise_schedules
 from sedd_jax.losses import masked
 from sedd_jax.models import heads
 from sedd_jax.processes import Absorbing
-from sedd_jax.samplers import ancestral
+from sedd_jax.samplers import ancestral, loop
 from sedd_jax.systems import (
   base,
+  blocks,
+  guides,
   masked_bound,
   parts,
   requests,
@@ -38,6 +41,7 @@ def examples() -> tuple[dict[str, Any], ...]:
     continuous,
     {**continuous, 'system.args.num_steps': 6},
     {'sampling.method': 'confidence'},
+    {'sampling.method': 'remasking'},
   )
 
 
@@ -167,38 +171,59 @@ def _continuous(
     return log_score_fn
 
   @functools.cache
-  def drawer(steps, path):
+  def drawer(steps, cached, guided, path):
     """Ancestral sampling in so many steps, compiled once a shape."""
-    levels = _in_steps(schedule, steps)
+    planned = ancestral.plan(process, _in_steps(schedule, steps))
 
     @jax.jit
     def draw(params, keys, tokens, given, start, condition):
-      logits_fn = denoiser.logits_of(params)
-      return ancestral.sample(
+      logits_fn = guides.applied(
+        denoiser.logits_of(params), guided, given, process, schedule.total
+      )
+      states = {
+        'process': process,
+        'tokens': tokens,
+        'given': given,
+        'start': start,
+        'condition': condition,
+        'return_path': path,
+      }
+      if cached:
+        return loop.follow_cached(
+          planned,
+          lambda x_t: logits_fn(x_t, jnp.ones(len(x_t))),
+          keys,
+          tokens.shape,
+          **states,
+        )
+      return loop.follow(
+        planned,
         lambda x_t, step: logits_fn(x_t, step / steps),
         keys,
         tokens.shape,
-        process=process,
-        schedule=levels,
-        tokens=tokens,
-        given=given,
-        start=start,
-        condition=condition,
-        return_path=path,
+        **states,
       )
 
     return draw
 
-  unmask = unmasked.sampler(denoiser.logits_of, process, schedule, t_min)
+  window = config.data.seq_len
+  unmask = unmasked.sampler(
+    denoiser.logits_of, process, schedule, t_min, window
+  )
 
   def check_request(request):
+    name, told = config.system.name, denoiser.told
     if request.method in unmasked.METHODS:
-      unmasked.checked(request, config.system.name, process)
+      unmasked.checked(request, name, process, window=window, told=told)
       return
+    known = ('grid', 'cached', 'block', 'prompt_scale')
     options = requests.checked(
-      request, METHODS, ('grid',), config.system.name, process
+      request, METHODS, known, name, ['guides'], process
     )
     requests.require_even(options.get('grid', 'uniform'))
+    requests.require_time_free(request, told)
+    guides.checked(request, process)
+    blocks.block_of(request, window)
     _in_steps(schedule, request.steps)
 
   def sample(params, aux, request):
@@ -207,11 +232,17 @@ def _continuous(
     if request.method in unmasked.METHODS:
       return unmask(params, request)
 
-    def of_batch(*batch):
-      return drawer(request.steps, request.record_path)(params, *batch)
-
-    # The first step leads from all masks to t = 1.
-    return requests.in_batches(of_batch, request, request.steps + 1)
+    cached = request.options.get('cached', False)
+    guided = guides.of_request(request)
+    draw = drawer(request.steps, cached, guided, request.record_path)
+    return blocks.sampled(
+      functools.partial(draw, params),
+      request,
+      # The first step leads from all masks to t = 1.
+      None if cached else request.steps + 1,
+      process=process,
+      window=window,
+    )
 
   return base.System(
     init=init,

@@ -265,9 +265,11 @@ def make_network(config: Any, num_states: int, causal: bool = False) -> Any:
     {'num_states': num_states, 'causal': causal, **_fields(config.model)},
   )
   longest = getattr(network, 'max_length', math.inf)
+  # Block by block it sees no more than data.seq_len at once.
+  whole = 0 if config.sampling.block else config.sampling.length
   for field, length in (
     ('data.seq_len', config.data.seq_len),
-    ('sampling.length', config.sampling.length),
+    ('sampling.length', whole),
   ):
     if length > longest:
       raise ValueError(

@@ -16,6 +16,7 @@ def checked(
   methods: Iterable[str],
   options: Iterable[str],
   system: str,
+  takes: Iterable[str] = (),
   process: TokenProcess | None = None,
 ) -> dict[str, Any]:
   """A request's options, if it asks for nothing that a system has not.
@@ -25,6 +26,7 @@ def checked(
     methods: the samplers that the system knows.
     options: the options that these know.
     system: its name, for the errors' text.
+    takes: which of source, label and guides it takes.
     process: its noise, where it takes conditions.
 
   Returns:
@@ -46,7 +48,11 @@ def checked(
     'label': request.label,
     'guides': request.guides or None,
   }
-  if given := [name for name, value in unused.items() if value is not None]:
+  if given := [
+    name
+    for name, value in unused.items()
+    if value is not None and name not in takes
+  ]:
     raise ValueError(f'system {system} takes no {given[0]} in a request')
   if request.conditions is not None:
     _check_conditions(request, system, process)
@@ -100,8 +106,28 @@ def require_even(grid: str) -> None:
     )
 
 
+def require_time_free(request: base.Request, told: bool) -> None:
+  """Raises ValueError where `cached` is asked of what depends on the time.
+
+  Args:
+    request: what is asked for.
+    told: whether the network is told the time; guides are.
+  """
+  if request.options.get('cached') and request.guides:
+    raise ValueError(
+      'sampling.cached: guides are told the noise, so what they say of a state '
+      'they say once'
+    )
+  if request.options.get('cached') and told:
+    raise ValueError(
+      'sampling.cached: the network is told the time, so what it says of a '
+      'state it says once; use a run with system.args.timed=False (of '
+      "model.name=bert: model.args.time='none')"
+    )
+
+
 def in_batches(
-  of_batch: Callable[..., jax.Array], request: base.Request, calls: int
+  of_batch: Callable[..., Any], request: base.Request, calls: int | None
 ) -> base.Samples:
   """Runs a request in batches of one shape, the last one padded.
 
@@ -110,7 +136,8 @@ def in_batches(
       condition)` to tokens `[b, length]`, or the path `[states, b, length]`
       where the request wants it; start and condition may be None.
     request: what is asked for.
-    calls: network calls a sequence.
+    calls: network calls of a batch; None where of_batch returns, besides the
+      tokens, how many they were.
 
   Returns:
     The samples.
@@ -126,6 +153,7 @@ def in_batches(
     given = np.zeros((count, length), bool)
   imposed = conditions.tables(request.conditions or ())
   results: list[np.ndarray] = []
+  counted: list[int] = []
   path = None
   for first in range(0, count, size):
     # Rows beyond the last are drawn again from row 0, and dropped.
@@ -134,9 +162,10 @@ def in_batches(
     keys = jax.vmap(jax.random.key)(seeds[rows])
     start = None if request.start is None else request.start[rows]
     condition = imposed and imposed._replace(which=imposed.which[rows])
-    drawn = np.asarray(
-      of_batch(keys, tokens[rows], given[rows], start, condition)
-    )
+    drawn = of_batch(keys, tokens[rows], given[rows], start, condition)
+    drawn, made = drawn if calls is None else (drawn, calls)
+    counted.append(int(made))
+    drawn = np.asarray(drawn)
     drawn = drawn[..., : min(size, count - first), :]
     if request.record_path:
       # Of all sequences they would fill the memory.
@@ -148,7 +177,7 @@ def in_batches(
     tokens=found,
     lengths=_lengths(found, request.conditions),
     path=path,
-    calls=calls,
+    calls=calls or sum(counted) / len(counted),
   )
 
 

@@ -14,8 +14,11 @@ from sedd_jax import losses, noise_schedules, samplers
 from sedd_jax.models import heads
 from sedd_jax.processes import Absorbing, Uniform
 from sedd_jax.processes import base as process_base
+from sedd_jax.samplers import corrector, loop
 from sedd_jax.systems import (
   base,
+  blocks,
+  guides,
   parts,
   requests,
   score_bound,
@@ -28,10 +31,21 @@ from sedd_jax.systems import (
 def examples() -> tuple[dict[str, Any], ...]:
   """Fields of configs for the contract tests."""
   uniform = {'process.name': 'uniform', 'schedule.name': 'geometric'}
-  return {}, uniform, {'sampling.method': 'first_hitting'}
+  return (
+    {},
+    uniform,
+    {'sampling.method': 'first_hitting', 'system.args.timed': False},
+  )
 
 
-def make(config: Any, data_info: Any) -> base.System:
+# What a request may ask of steps in time.
+OPTIONS = (
+  *('grid', 'delta', 'cached', 'corrector_steps', 'corrector_size', 'block'),
+  'prompt_scale',
+)
+
+
+def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
   """The system of a config, for data with a vocabulary.
 
   Args:
@@ -39,6 +53,9 @@ def make(config: Any, data_info: Any) -> base.System:
       (t_min, time_sampling, loss_chunk) and eval (points, protocol,
       decoder_delta).
     data_info: has `vocab_size`.
+    timed: whether the network is told the noise.  Under absorbing noise the
+      ratios depend on it by the factor 1 / (e^sigma - 1) alone, which is known
+      (arXiv 2406.03736); a network that is not told can be `cached`.
 
   Returns:
     The system; its params are the network's, its aux the proposal for the times
@@ -69,6 +86,13 @@ def make(config: Any, data_info: Any) -> base.System:
       f"{config.model.name!r} is not told it: use model.args.time='layer' or "
       "'prefix'"
     )
+  if not scale_by_sigma and not timed:
+    raise ValueError(
+      'scores under uniform noise depend on its level: system.args.timed must '
+      'be True'
+    )
+  # A network with a field for it is told the noise where the field says so.
+  told = getattr(network, 'timed', timed)
   t_min = config.training.t_min
   chunk = config.training.loss_chunk
 
@@ -76,10 +100,13 @@ def make(config: Any, data_info: Any) -> base.System:
     x_t, sigma = jnp.zeros((1, 2), jnp.int32), jnp.ones(1)
     return network.init(key, x_t, sigma)['params'], time_proposal.empty()
 
+  def told_of(sigma):
+    return sigma if told else jnp.zeros_like(sigma)
+
   def log_score_fn(params, valid=None, dropout_keys=None):
     def score_fn(x_t, sigma):
       logits = network.apply(
-        {'params': params}, x_t, sigma, valid, dropout_keys
+        {'params': params}, x_t, told_of(sigma), valid, dropout_keys
       )
       return heads.log_score(logits, x_t, sigma, scale_by_sigma)
 
@@ -92,7 +119,12 @@ def make(config: Any, data_info: Any) -> base.System:
         log_score, x_t, x_0, sigma[:, None], process=process
       )
     features = network.apply(
-      {'params': params}, x_t, sigma, valid, dropout_keys, method='features'
+      {'params': params},
+      x_t,
+      told_of(sigma),
+      valid,
+      dropout_keys,
+      method='features',
     )
     return losses.score_entropy_from_features(
       features,
@@ -129,7 +161,7 @@ def make(config: Any, data_info: Any) -> base.System:
     )
 
   @functools.partial(
-    jax.jit, static_argnames=('steps', 'method', 'grid', 'delta', 'path')
+    jax.jit, static_argnames=('how', 'guided', 'cached', 'path')
   )
   def draw(
     params,
@@ -138,69 +170,98 @@ def make(config: Any, data_info: Any) -> base.System:
     given,
     start,
     condition,
-    steps,
-    method,
-    grid,
-    delta,
+    *,
+    how,
+    guided,
+    cached,
     path,
   ):
-    return samplers.sample(
-      log_score_fn(params),
-      keys,
-      tokens.shape,
-      process=process,
-      schedule=schedule,
-      steps=steps,
-      method=method,
-      tokens=tokens,
-      given=given,
-      start=start,
-      condition=condition,
-      t_min=t_min,
-      grid=grid,
-      delta=delta,
-      return_path=path,
+    states = {
+      'process': process,
+      'tokens': tokens,
+      'given': given,
+      'start': start,
+      'condition': condition,
+      'return_path': path,
+    }
+    plan = functools.partial(
+      loop.plan, process, schedule, t_min=t_min, **dict(how)
     )
+    if not cached:
+      score_fn = guides.applied(log_score_fn(params), guided, given, process)
+      return loop.follow(plan(), score_fn, keys, tokens.shape, **states)
+
+    def network_fn(x_t):
+      return network.apply({'params': params}, x_t, jnp.zeros(len(x_t)))
+
+    planned = plan(
+      score_of=functools.partial(heads.log_score, scale_by_sigma=True)
+    )
+    logits_fn = guides.applied(network_fn, guided, given, process)
+    return loop.follow_cached(planned, logits_fn, keys, tokens.shape, **states)
 
   def logits_of(params):
     """At a mask the scores are p(x_0), but for a factor."""
 
     def logits_fn(x_t, t):
-      return network.apply({'params': params}, x_t, schedule.total(t))
+      return network.apply({'params': params}, x_t, told_of(schedule.total(t)))
 
     return logits_fn
 
+  window = config.data.seq_len
   unmask = None
   if isinstance(process, Absorbing):
-    unmask = unmasked.sampler(logits_of, process, schedule, t_min)
+    unmask = unmasked.sampler(logits_of, process, schedule, t_min, window)
 
   def check_request(request):
     if unmask is not None and request.method in unmasked.METHODS:
-      unmasked.checked(request, 'sedd', process)
-    else:
-      requests.checked(request, methods, ('grid', 'delta'), 'sedd', process)
+      unmasked.checked(request, 'sedd', process, window=window, told=told)
+      return
+    options = requests.checked(
+      request, methods, OPTIONS, 'sedd', ['guides'], process
+    )
+    if not scale_by_sigma and options.get('cached'):
+      raise ValueError(
+        'sampling.cached: scores under uniform noise depend on its level, so '
+        'what the network says of a state it says once'
+      )
+    requests.require_time_free(request, told)
+    guides.checked(request, process)
+    blocks.block_of(request, window)
+    corrector.require(
+      options.get('corrector_steps', 0), options.get('corrector_size', 1.0)
+    )
 
   def sample(params, aux, request):
     del aux
     check_request(request)
     if unmask is not None and request.method in unmasked.METHODS:
       return unmask(params, request)
-    options = request.options
-    grid = options.get('grid', 'uniform')
-    delta = options.get('delta', config.eval.decoder_delta)
-
-    def of_batch(*batch):
-      return draw(
-        params,
-        *batch,
-        steps=request.steps,
-        method=request.method,
-        grid=grid,
-        delta=delta,
-        path=request.record_path,
-      )
-
-    return requests.in_batches(of_batch, request, request.steps + 1)
+    how = {
+      'steps': request.steps,
+      'method': request.method,
+      'delta': config.eval.decoder_delta,
+      **request.options,
+    }
+    cached = how.pop('cached', False)
+    for name in ('block', 'prompt_scale'):
+      how.pop(name, None)
+    of_batch = functools.partial(
+      draw,
+      params,
+      how=tuple(sorted(how.items())),
+      guided=guides.of_request(request),
+      cached=cached,
+      path=request.record_path,
+    )
+    calls = request.steps * (1 + how.get('corrector_steps', 0)) + 1
+    return blocks.sampled(
+      of_batch,
+      request,
+      None if cached else calls,
+      process=process,
+      window=window,
+    )
 
   return base.System(
     init=init,

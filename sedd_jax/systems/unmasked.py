@@ -5,14 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from sedd_jax import noise_schedules, processes
-from sedd_jax.samplers import unmasking
-from sedd_jax.systems import base, requests
+from sedd_jax.samplers import loop, remasking, unmasking
+from sedd_jax.systems import base, blocks, guides, requests
 
-METHODS = unmasking.ORDERS
+METHODS = (*unmasking.ORDERS, 'remasking')
 # What a request may ask for besides; at 1 each is the model's own law.
-OPTIONS = ('temperature', 'top_p')
+SHARPENING = ('temperature', 'top_p')
+OPTIONS = (*SHARPENING, 'prompt_scale')
+# What it may ask of remasking.
+REMASKING = ('remasking', 'remask_strength', 'cached')
 
 
 def sampler(
@@ -20,8 +24,9 @@ def sampler(
   process: processes.Absorbing,
   schedule: noise_schedules.Continuous,
   t_min: float,
+  window: int,
 ) -> Callable[[Any, base.Request], base.Samples]:
-  """What draws a request by `samplers.unmasking`.
+  """What draws a request by `samplers.unmasking` or `samplers.remasking`.
 
   Args:
     logits_of: `(params) -> logits_fn`, the latter `(x_t [batch, length], t
@@ -29,30 +34,37 @@ def sampler(
     process: absorbing noise.
     schedule: total noise in time.
     t_min: the earliest time that the network is told.
+    window: tokens that the network sees at once, where blocks are asked for.
 
   Returns:
-    `(params, request) -> Samples`; more steps than tokens are as many as there
-    are tokens.
+    `(params, request) -> Samples`; more steps of unmasking than tokens are as
+    many as there are tokens.
   """
 
+  def logits_under(params, guided, given):
+    return guides.applied(
+      logits_of(params), guided, given, process, schedule.total
+    )
+
   @functools.partial(
-    jax.jit, static_argnames=('steps', 'order', 'temperature', 'top_p', 'path')
+    jax.jit, static_argnames=('steps', 'order', 'sharpening', 'guided', 'path')
   )
-  def draw(
+  def unmask(
     params,
     keys,
     tokens,
     given,
     start,
     condition,
+    *,
     steps,
     order,
-    temperature,
-    top_p,
+    sharpening,
+    guided,
     path,
   ):
     return unmasking.sample(
-      logits_of(params),
+      logits_under(params, guided, given),
       keys,
       tokens.shape,
       process=process,
@@ -64,37 +76,125 @@ def sampler(
       start=start,
       condition=condition,
       t_min=t_min,
-      temperature=temperature,
-      top_p=top_p,
       return_path=path,
+      **dict(sharpening),
+    )
+
+  @functools.partial(
+    jax.jit,
+    static_argnames=(
+      *('steps', 'strategy', 'strength', 'sharpening', 'guided', 'cached'),
+      'path',
+    ),
+  )
+  def remask(
+    params,
+    keys,
+    tokens,
+    given,
+    start,
+    condition,
+    *,
+    steps,
+    strategy,
+    strength,
+    sharpening,
+    guided,
+    cached,
+    path,
+  ):
+    planned = remasking.plan(
+      process,
+      schedule,
+      steps=steps,
+      strategy=strategy,
+      strength=strength,
+      t_min=t_min,
+      **dict(sharpening),
+    )
+    logits_fn = logits_under(params, guided, given)
+    states = {
+      'process': process,
+      'tokens': tokens,
+      'given': given,
+      'start': start,
+      'condition': condition,
+      'return_path': path,
+    }
+    if not cached:
+      return loop.follow(planned, logits_fn, keys, tokens.shape, **states)
+    return loop.follow_cached(
+      planned,
+      # Any time will do: the network is not told it.
+      lambda x: logits_fn(x, jnp.ones(len(x))),
+      keys,
+      tokens.shape,
+      **states,
     )
 
   def sample(params: Any, request: base.Request) -> base.Samples:
-    steps = min(request.steps, request.length)
-
-    def of_batch(*batch):
-      return draw(
+    options = request.options
+    common = {
+      'sharpening': tuple((k, options[k]) for k in SHARPENING if k in options),
+      'guided': guides.of_request(request),
+      'path': request.record_path,
+    }
+    calls: int | None = request.steps
+    if request.method == 'remasking':
+      cached = options.get('cached', False)
+      of_batch = functools.partial(
+        remask,
         params,
-        *batch,
-        steps=steps,
-        order=request.method,
-        temperature=request.options.get('temperature', 1.0),
-        top_p=request.options.get('top_p', 1.0),
-        path=request.record_path,
+        steps=request.steps,
+        strategy=options.get('remasking', remasking.STRATEGIES[0]),
+        strength=options.get('remask_strength', remasking.STRENGTH),
+        cached=cached,
+        **common,
       )
-
-    return requests.in_batches(of_batch, request, steps)
+      calls = None if cached else calls
+    else:
+      calls = min(request.steps, blocks.size_of(request, window))
+      of_batch = functools.partial(
+        unmask, params, steps=calls, order=request.method, **common
+      )
+    return blocks.sampled(
+      of_batch, request, calls, process=process, window=window
+    )
 
   return sample
 
 
 def checked(
-  request: base.Request, system: str, process: processes.TokenProcess
+  request: base.Request,
+  system: str,
+  process: processes.Relaxing,
+  *,
+  window: int,
+  told: bool,
 ) -> None:
-  """Raises ValueError for a request that the sampler does not take."""
-  known = ('grid', *OPTIONS)
-  options = requests.checked(request, METHODS, known, system, process)
+  """Raises ValueError for a request that the sampler does not take.
+
+  Args:
+    request: what is asked for.
+    system: its name, for the errors' text.
+    process: absorbing noise.
+    window: as in `sampler`.
+    told: whether the network is told the time.
+  """
+  known = ['grid', 'block', *OPTIONS]
+  if request.method == 'remasking':
+    known += REMASKING
+  options = requests.checked(
+    request, METHODS, known, system, ['guides'], process
+  )
   requests.require_even(options.get('grid', 'uniform'))
+  requests.require_time_free(request, told)
+  blocks.block_of(request, window)
+  guides.checked(request, process)
   unmasking.require_sharpening(
     options.get('temperature', 1.0), options.get('top_p', 1.0)
+  )
+  remasking.require(
+    options.get('remasking', remasking.STRATEGIES[0]),
+    options.get('remask_strength', remasking.STRENGTH),
   )

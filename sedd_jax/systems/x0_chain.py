@@ -205,7 +205,7 @@ def make(
 
   def check_request(request):
     options = requests.checked(
-      request, METHODS, ('grid',), config.system.name, chain.process
+      request, METHODS, ('grid',), config.system.name, process=chain.process
     )
     requests.require_even(options.get('grid', 'uniform'))
     ancestral.steps_of(last, request.steps, direct)

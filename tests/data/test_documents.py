@@ -3,6 +3,7 @@ import io
 import json
 import lzma
 import pathlib
+import sys
 import tarfile
 import zipfile
 
@@ -41,6 +42,7 @@ KINDS = {
   'a.txt.xz': lzma.compress(b'one\ntwo\n'),
   'a.jsonl': b'{"text": "one\\ntwo\\n", "id": 3}\n',
   'a.jsonl.gz': gzip.compress(b'"one\\ntwo\\n"\n'),
+  'a.tgz': gzip.compress(tar_bytes({'x/b.txt': b'one\ntwo\n'})),
   'a.tar': tar_bytes({'x/b.txt': b'one\ntwo\n'}),
   'a.tar.xz': lzma.compress(tar_bytes({'b.txt': b'one\ntwo\n'})),
   # A shard of OpenWebText: a tar without the name of one, in a tar.
@@ -210,3 +212,55 @@ def test_progress_adds_up_to_the_size_of_the_file(tmp_path):
   assert len(list(documents.read_documents([path], told.append))) == 50_000
   assert sum(told) == path.stat().st_size
   assert min(told) >= 0
+
+
+def zst(data):
+  return pytest.importorskip('zstandard').ZstdCompressor().compress(data)
+
+
+def test_zst(tmp_path):
+  text = b'one\ntwo\n' * 50_000
+  # Two frames, as tools that append write them.
+  (tmp_path / 'a.txt.zst').write_bytes(zst(text) + zst(b'end'))
+  (tmp_path / 'b.tar.zst').write_bytes(zst(tar_bytes({'b.txt': b'in a tar'})))
+  (tmp_path / 'c.jsonl.zst').write_bytes(zst(b'"x"\n"y"\n'))
+  found = texts(*documents.find(str(tmp_path)))
+  assert found == [text.decode() + 'end', 'in a tar', 'x', 'y']
+
+
+@pytest.mark.parametrize('end', [3, 30, -1])
+def test_a_truncated_zst_is_named(tmp_path, end):
+  data = zst(bytes(range(256)) * 40)
+  (tmp_path / 'a.zst').write_bytes(data[:end])
+  with pytest.raises(DataError, match='damaged or truncated'):
+    texts(tmp_path / 'a.zst')
+  (tmp_path / 'a.zst').write_bytes(data + b'more')
+  with pytest.raises(DataError, match='damaged or truncated'):
+    texts(tmp_path / 'a.zst')
+
+
+def test_a_zst_that_grows_without_end_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(documents, 'MAX_BYTES', 1000)
+  (tmp_path / 'a.zst').write_bytes(zst(b'0' * 2000))
+  with pytest.raises(DataError, match='more than 1,000 bytes'):
+    texts(tmp_path / 'a.zst')
+
+
+def test_without_zstandard_it_is_named(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'zstandard', None)
+  (tmp_path / 'a.zst').write_bytes(b'x')
+  with pytest.raises(DataError, match=r"pip install 'sedd_jax\[zstd\]'"):
+    texts(tmp_path / 'a.zst')
+
+
+def test_lines_as_documents(tmp_path):
+  (tmp_path / 'a.txt').write_text('one\n\n two')
+  (tmp_path / 'b.txt').write_text('one\n\n two')
+  paths = [tmp_path / 'a.txt', tmp_path / 'b.txt']
+  found = documents.read_documents(paths, lines=lambda where: 'a.txt' in where)
+  assert [(d.offset, d.data) for d in found] == [
+    (0, b'one\n'),
+    (4, b'\n'),
+    (5, b' two'),
+    (0, b'one\n\n two'),
+  ]

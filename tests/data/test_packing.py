@@ -7,23 +7,23 @@ import sys
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, packing, tokenizers
+from sedd_jax.data import DataError, durable, packing, tokenizers, writer
 
 
 def write(folder, tokenizer='text8', overwrite=False, **splits):
-  with packing.Writer(
+  with writer.Writer(
     folder,
     source='text_file',
     division='position',
     tokenizer=tokenizers.make(tokenizer),
     overwrite=overwrite,
-  ) as writer:
+  ) as written:
     for split, tokens in splits.items():
       tokens = np.asarray(tokens)
       # In two pieces, as a stream of documents comes.
-      writer.append(split, tokens[:3], len(tokens[:3]))
-      writer.append(split, tokens[3:], len(tokens[3:]))
-    writer.sources.append({'name': 'a.txt', 'sha256': '0'})
+      written.append(split, tokens[:3], len(tokens[:3]))
+      written.append(split, tokens[3:], len(tokens[3:]))
+    written.sources.append({'name': 'a.txt', 'sha256': '0'})
   return folder
 
 
@@ -44,8 +44,8 @@ def test_round_trip(tmp_path):
   assert manifest.splits['train']['num_tokens'] == 1000
   assert manifest.splits['train']['num_characters'] == 1000
   assert {p.name for p in folder.iterdir()} == {
-    'train.bin',
-    'validation.bin',
+    'train-00000.bin',
+    'validation-00000.bin',
     'manifest.json',
   }
 
@@ -53,7 +53,7 @@ def test_round_trip(tmp_path):
 def test_wide_tokens_are_little_endian(tmp_path, monkeypatch):
   monkeypatch.setattr(tokenizers.Text8, 'vocab_size', 70_000)
   folder = write(tmp_path, train=[1, 65_537])
-  assert (folder / 'train.bin').read_bytes() == b'\1\0\0\0\1\0\1\0'
+  assert (folder / 'train-00000.bin').read_bytes() == b'\1\0\0\0\1\0\1\0'
   tokens = packing.read_tokens(folder, packing.verify(folder))
   np.testing.assert_array_equal(tokens['train'], [1, 65_537])
 
@@ -70,7 +70,7 @@ def test_prepared_data_is_not_replaced_unasked(tmp_path):
   with pytest.raises(DataError, match='--overwrite'):
     write(tmp_path, train=[3])
   write(tmp_path, train=[3], overwrite=True)
-  assert not (tmp_path / 'test.bin').exists()
+  assert not (tmp_path / 'test-00000.bin').exists()
   tokens = packing.read_tokens(tmp_path, packing.verify(tmp_path))
   assert {k: v.tolist() for k, v in tokens.items()} == {'train': [3]}
 
@@ -86,23 +86,23 @@ def test_other_files_of_the_folder_stay(tmp_path):
 )
 def test_a_file_of_a_wrong_size_is_named(tmp_path, size, fault):
   write(tmp_path, train=np.ones(10, int))
-  os.truncate(tmp_path / 'train.bin', size)
+  os.truncate(tmp_path / 'train-00000.bin', size)
   with pytest.raises(DataError, match=fault):
     packing.read_tokens(tmp_path, packing.read_manifest(tmp_path))
 
 
 def test_a_missing_token_file_is_named(tmp_path):
   write(tmp_path, train=np.ones(10, int))
-  (tmp_path / 'train.bin').unlink()
-  with pytest.raises(DataError, match=r'train\.bin'):
+  (tmp_path / 'train-00000.bin').unlink()
+  with pytest.raises(DataError, match=r'train-00000\.bin'):
     packing.read_tokens(tmp_path, packing.read_manifest(tmp_path))
 
 
 def test_a_flipped_bit_is_found(tmp_path):
   write(tmp_path, train=np.ones(10, int))
-  data = bytearray((tmp_path / 'train.bin').read_bytes())
+  data = bytearray((tmp_path / 'train-00000.bin').read_bytes())
   data[4] ^= 2
-  (tmp_path / 'train.bin').write_bytes(data)
+  (tmp_path / 'train-00000.bin').write_bytes(data)
   with pytest.raises(DataError, match='wrong checksum'):
     packing.verify(tmp_path)
 
@@ -121,8 +121,16 @@ def test_a_vocabulary_that_does_not_hold_the_tokens_is_found(tmp_path):
     ({'dtype': 'float32'}, 'not a manifest'),
     ({'division': 'x'}, 'not a manifest'),
     ({'splits': {'../x': {'num_tokens': 1, 'num_characters': 1}}}, 'not a man'),
-    ({'splits': {'train': {}}}, 'not a manifest'),
-    ({'splits': {'train': {'sha256': ''}}}, 'cannot be read'),
+    ({'splits': {'train': {}}}, 'cannot be read'),
+    ({'splits': {'train': {'shards': []}}}, 'cannot be read'),
+    (
+      {
+        'splits': {
+          'train': {'num_tokens': 1, 'num_characters': 1, 'shards': []}
+        }
+      },
+      'not a manifest',
+    ),
     ({'splits': 3}, 'cannot be read'),
     ({'surplus': 3}, 'cannot be read'),
   ],
@@ -150,13 +158,19 @@ class FullDisk:
   def __getattr__(self, name):
     return getattr(self._stream, name)
 
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    self._stream.close()
+
   def write(self, data):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
   monkeypatch.setattr(
-    packing, 'open', lambda *a, **k: FullDisk(open(*a, **k)), raising=False
+    durable, 'open', lambda *a, **k: FullDisk(open(*a, **k)), raising=False
   )
   with pytest.raises(DataError, match='No space left on device'):
     write(tmp_path / 'a' / 'b', train=[1])
@@ -167,14 +181,14 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 # once JAX has started its threads.
 _LIMITED = """
 import resource, signal, sys, numpy as np
-from sedd_jax.data import DataError, packing, tokenizers
+from sedd_jax.data import DataError, tokenizers, writer
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))
 try:
-  with packing.Writer(sys.argv[1], source='text_file', division='position',
-                      tokenizer=tokenizers.make('text8')) as writer:
+  with writer.Writer(sys.argv[1], source='text_file', division='position',
+                      tokenizer=tokenizers.make('text8')) as written:
     for _ in range(10):
-      writer.append('train', np.ones(100_000, np.uint8), 100_000)
+      written.append('train', np.ones(100_000, np.uint8), 100_000)
 except DataError as error:
   print(error)
 """
@@ -194,13 +208,13 @@ def test_a_real_limit_on_files_leaves_nothing(tmp_path):
 
 def test_an_error_of_the_caller_leaves_nothing(tmp_path):
   with pytest.raises(KeyboardInterrupt):
-    with packing.Writer(
+    with writer.Writer(
       tmp_path / 'a',
       source='text_file',
       division='position',
       tokenizer=tokenizers.make('text8'),
-    ) as writer:
-      writer.append('train', np.ones(5, int), 5)
+    ) as written:
+      written.append('train', np.ones(5, int), 5)
       raise KeyboardInterrupt
   assert list(tmp_path.iterdir()) == []
 
@@ -228,10 +242,10 @@ def test_killed_at_any_move_the_folder_is_whole_or_empty(tmp_path, monkeypatch):
     moves.clear()
     with monkeypatch.context() as patch:
       patch.setattr(os, 'replace', counted(os.replace))
-      unlink = packing.pathlib.Path.unlink
-      patch.setattr(packing.pathlib.Path, 'unlink', counted(unlink))
+      unlink = writer.pathlib.Path.unlink
+      patch.setattr(writer.pathlib.Path, 'unlink', counted(unlink))
       # A killed process tidies nothing.
-      patch.setattr(packing.shutil, 'rmtree', lambda *a, **k: None)
+      patch.setattr(writer.shutil, 'rmtree', lambda *a, **k: None)
       try:
         write(folder, train=[2, 2], validation=[2], overwrite=True)
       except Killed:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sedd_jax.data import DataError, Dataset, load, packing, tokenizers
+from sedd_jax.data import DataError, Dataset, load, tokenizers, writer
 from sedd_jax.data.pipeline import DataInfo
 
 
@@ -31,14 +31,14 @@ def text_file(path, text='', **kwargs):
   return load(source='text_file', path=str(path), **{'seq_len': 4} | kwargs)
 
 
-def written(folder, source='text_file', division='position', **splits):
+def prepared(folder, source='text_file', division='position', **splits):
   tokenizer = tokenizers.make('text8')
-  with packing.Writer(
+  with writer.Writer(
     folder, source=source, division=division, tokenizer=tokenizer
-  ) as writer:
+  ) as written:
     for split, text in splits.items():
-      writer.append(split, tokenizer.encode(text), len(text))
-    writer.sources.append({'name': 'raw.txt', 'sha256': 'abc'})
+      written.append(split, tokenizer.encode(text), len(text))
+    written.sources.append({'name': 'raw.txt', 'sha256': 'abc'})
 
 
 def test_the_form_of_a_batch():
@@ -186,7 +186,7 @@ def test_text_file_holds_out_its_end(tmp_path):
 def test_text_file_with_a_test_split(tmp_path):
   text = 'abcdefghij' * 10
   shares = {'validation_fraction': 0.05, 'test_fraction': 0.05, 'seq_len': 1}
-  written(tmp_path / 'p', train=text[:60], validation=text[60:])
+  prepared(tmp_path / 'p', train=text[:60], validation=text[60:])
   for place in ('a.txt', 'p'):
     data = text_file(
       tmp_path / place, *([text] if place == 'a.txt' else []), **shares
@@ -246,7 +246,7 @@ def test_limit_is_the_beginning_split_anew(tmp_path, limit):
   )
   assert decode(data.tokens('train')) == text[: kept - round(kept / 5)]
   # The same from prepared data, whose files were split otherwise.
-  written(
+  prepared(
     tmp_path / 'p', train=text[:70], validation=text[70:90], test=text[90:]
   )
   again = text_file(tmp_path / 'p', **arguments)
@@ -258,7 +258,7 @@ def test_limit_is_the_beginning_split_anew(tmp_path, limit):
 
 def test_prepared_splits_stay_mapped(tmp_path):
   text = 'abcdefghij' * 10
-  written(tmp_path / 'p', train=text[:95], validation=text[95:])
+  prepared(tmp_path / 'p', train=text[:95], validation=text[95:])
   data = text_file(tmp_path / 'p')
   assert all(
     isinstance(data.tokens(split), np.memmap)
@@ -268,7 +268,7 @@ def test_prepared_splits_stay_mapped(tmp_path):
 
 
 def test_a_limit_on_documents_is_in_proportion(tmp_path):
-  written(
+  prepared(
     tmp_path / 'p',
     source='openwebtext',
     division='document',
@@ -283,7 +283,7 @@ def test_a_limit_on_documents_is_in_proportion(tmp_path):
 
 
 def test_prepared_data_of_another_kind_is_refused(tmp_path):
-  written(tmp_path / 'p', train='ab' * 40, validation='cd')
+  prepared(tmp_path / 'p', train='ab' * 40, validation='cd')
   arguments = {'path': str(tmp_path / 'p'), 'seq_len': 4}
   with pytest.raises(DataError, match="data.source='text_file', not 'pydoc'"):
     load(source='pydoc', **arguments)
@@ -292,16 +292,16 @@ def test_prepared_data_of_another_kind_is_refused(tmp_path):
 
 
 def test_many_files_are_named_by_the_token_files(tmp_path):
-  with packing.Writer(
+  with writer.Writer(
     tmp_path / 'q',
     source='text_file',
     division='position',
     tokenizer=tokenizers.make('text8'),
-  ) as writer:
-    writer.append('train', np.ones(100, int), 100)
-    writer.sources += [{'name': str(i), 'sha256': ''} for i in range(100)]
+  ) as written:
+    written.append('train', np.ones(100, int), 100)
+    written.sources += [{'name': str(i), 'sha256': ''} for i in range(100)]
   files = text_file(tmp_path / 'q').info.files
-  assert [entry['name'] for entry in files] == ['train.bin']
+  assert [entry['name'] for entry in files] == ['train-00000.bin']
 
 
 def test_pydoc():

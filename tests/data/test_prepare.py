@@ -21,8 +21,11 @@ from sedd_jax.data import (
   load,
   packing,
   prepare,
+  streaming,
   tokenizers,
+  writer,
 )
+from sedd_jax.data.documents import Document
 from tests.data.toys import tiny_bpe
 
 TEXT = 'the quick brown fox jumps over the lazy dog ' * 50
@@ -178,11 +181,11 @@ def write_jsonl(path, texts):
 
 
 def test_openwebtext_keeps_every_document_once(monkeypatch, capsys):
-  monkeypatch.setattr(prepare, '_BATCH_BYTES', 700)
+  monkeypatch.setattr(streaming, 'BATCH_BYTES', 700)
   write_jsonl('in/a.jsonl', lines(300))
   write_jsonl('in/b.jsonl', lines(300, begin=300))
   arguments = ['openwebtext', '--input', 'in', '--tokenizer', 'bytes']
-  arguments += ['--validation-fraction', '0.1']
+  arguments += ['--validation-fraction', '0.1', '--workers', '1']
   assert prepare.main([*arguments, '--output', 'd']) == 0
   data = load(source='openwebtext', path='d', tokenizer='bytes', seq_len=8)
   decode = data.info.tokenizer.decode
@@ -195,7 +198,7 @@ def test_openwebtext_keeps_every_document_once(monkeypatch, capsys):
   assert set(held) == {
     line
     for line in lines(600)
-    if prepare.split_of(line.encode(), 0.1) == 'validation'
+    if streaming.split_of(Document('', 0, line.encode()), 0.1) == 'validation'
   }
   assert [entry['name'] for entry in data.info.files] == ['a.jsonl', 'b.jsonl']
 
@@ -203,11 +206,11 @@ def test_openwebtext_keeps_every_document_once(monkeypatch, capsys):
 def test_a_document_is_on_the_same_side_whatever_the_batch(monkeypatch):
   write_jsonl('in/a.jsonl', lines(200))
   arguments = ['openwebtext', '--input', 'in', '--tokenizer', 'bytes']
-  arguments += ['--validation-fraction', '0.1']
+  arguments += ['--validation-fraction', '0.1', '--workers', '1']
   assert prepare.main([*arguments, '--output', 'd']) == 0
-  monkeypatch.setattr(prepare, '_BATCH_BYTES', 1)
+  monkeypatch.setattr(streaming, 'BATCH_BYTES', 1)
   assert prepare.main([*arguments, '--output', 'e']) == 0
-  for name in ('train.bin', 'validation.bin'):
+  for name in ('train-00000.bin', 'validation-00000.bin'):
     assert pathlib.Path('d', name).read_bytes() == (
       pathlib.Path('e', name).read_bytes()
     )
@@ -271,30 +274,53 @@ def test_mistakes_are_told_in_one_line(arguments, text, capsys):
 def test_verify(capsys):
   assert prepare.main(['pydoc', '--output', 'd']) == 0
   assert prepare.main(['verify', '--input', 'd']) == 0
-  data = bytearray(pathlib.Path('d/train.bin').read_bytes())
+  data = bytearray(pathlib.Path('d/train-00000.bin').read_bytes())
   data[1000] ^= 1
-  pathlib.Path('d/train.bin').write_bytes(data)
+  pathlib.Path('d/train-00000.bin').write_bytes(data)
   assert prepare.main(['verify', '--input', 'd']) == 1
   assert 'wrong checksum' in capsys.readouterr().err
 
 
-def test_a_killed_process_leaves_nothing_that_counts(tmp_path):
-  """kill -9 in the middle of writing: the folder is not taken for whole."""
-  write_jsonl('in/a.jsonl', lines(200_000))
-  command = [sys.executable, '-B', '-m', 'sedd_jax.data.prepare']
-  command += ['openwebtext', '--input', 'in', '--tokenizer', 'bytes']
+def whole(folder):
+  """All files of a folder, by name, and their bytes."""
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_killed_process_goes_on_and_gives_the_same(tmp_path, capsys):
+  """kill -9 in the middle of writing, with processes that encode."""
+  write_jsonl('in/a.jsonl', lines(20_000))
+  arguments = ['openwebtext', '--input', 'in', '--tokenizer', 'bytes']
+  arguments += ['--validation-fraction', '0.1']
+  command = [sys.executable, '-B', '-c', _IN_SMALL_BATCHES]
   root = pathlib.Path(prepare.__file__).parents[2]
   process = subprocess.Popen(
-    [*command, '--output', 'd'],
+    [*command, *arguments, '--output', 'd', '--workers', '1'],
     env=os.environ | {'PYTHONPATH': str(root)},
     stderr=subprocess.DEVNULL,
     stdout=subprocess.DEVNULL,
   )
-  while not list(tmp_path.glob('d/.partial-*/train.bin')):
+  while not list(tmp_path.glob('d/.partial/progress.json')):
     assert process.poll() is None
     time.sleep(0.001)
   process.send_signal(signal.SIGKILL)
   process.wait()
-  assert list(tmp_path.glob('d/.partial-*/train.bin'))
-  with pytest.raises(DataError, match="no data at 'd'"):
+  assert writer.begun('d')
+  with pytest.raises(DataError, match="no data at 'd'.*the same goes on"):
     load(source='openwebtext', path='d', tokenizer='bytes', seq_len=8)
+  begun = tmp_path.joinpath('d/.partial/train-00000.bin').stat().st_size
+  streaming.BATCH_BYTES, before = 2**14, streaming.BATCH_BYTES
+  try:
+    assert prepare.main([*arguments, '--output', 'd', '--workers', '2']) == 0
+    assert 'going on' in capsys.readouterr().out
+    assert prepare.main([*arguments, '--output', 'e', '--workers', '1']) == 0
+  finally:
+    streaming.BATCH_BYTES = before
+  assert begun and whole(tmp_path / 'd') == whole(tmp_path / 'e')
+
+
+_IN_SMALL_BATCHES = """
+import sys
+from sedd_jax.data import prepare, streaming
+streaming.BATCH_BYTES, streaming.RECORD_SECONDS = 2**14, 0.0
+sys.exit(prepare.main(sys.argv[1:]))
+"""

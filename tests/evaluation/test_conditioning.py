@@ -1,7 +1,9 @@
 """Conditions on texts, from a config's fields to samples of every system."""
 
+import dataclasses
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -166,6 +168,84 @@ def test_every_system_with_noise(fields, method):
   ended = samples.tokens[1].tolist().index(0)
   assert samples.lengths.tolist() == [6, ended, 6, 6]
   assert samples.tokens.max() < small.VOCAB
+
+
+def wants_three(x_t, level):
+  """A guide against the first condition, which avoids 3."""
+  return 9.0 * jnp.sum(x_t == 3, axis=-1) * jnp.exp(-0.01 * level)
+
+
+@pytest.mark.parametrize(
+  ('fields', 'options'),
+  [
+    ({}, {'corrector_steps': 2, 'corrector_size': 3.0, 'cached': True}),
+    ({'process__name': 'uniform'}, {'corrector_steps': 1}),
+    (
+      {'system__name': 'masked_diffusion', 'sampling__method': 'remasking'},
+      {'remasking': 'rescale', 'remask_strength': 0.9, 'cached': True},
+    ),
+    (
+      {'system__name': 'masked_diffusion', 'sampling__method': 'ancestral'},
+      {'prompt_scale': 2.0, 'block': 4},
+    ),
+  ],
+  ids=['corrector', 'corrector of uniform', 'remasking', 'guided'],
+)
+def test_every_option_of_samplers(fields, options):
+  """Cached or not, with a guide where it can be, and given tokens."""
+  if 'cached' in options and 'system__name' not in fields:
+    fields = {**fields, 'system__args__timed': False}
+  config = small.config_of(**fields)
+  system = small.made(config)
+  given = np.zeros((4, small.LENGTH), bool)
+  given[:, 2] = True
+  request = asked_of(
+    method=config.sampling.method,
+    steps=4,
+    tokens=np.full((4, small.LENGTH), 2, np.int32),
+    given=given,
+    guides=() if options.get('cached') else (wants_three,),
+    options=options,
+  )
+  system.check_request(request)
+  params, aux = small.started(system)
+  samples = system.sample(params, aux, request)
+  requests.require_satisfied(samples, request)
+  assert np.all(samples.tokens[:, 2] == 2)
+  if 'cached' in options:
+    plain = dataclasses.replace(request, options={**options, 'cached': False})
+    np.testing.assert_array_equal(
+      samples.tokens, system.sample(params, aux, plain).tokens
+    )
+  else:
+    # Where nothing else is asked, the guide has its way.
+    free = np.arange(small.LENGTH) != 2
+    assert np.all(samples.tokens[2][free] == 3)
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {},
+    {'sampling__method': 'first_hitting'},
+    {'system__name': 'masked_diffusion', 'sampling__method': 'ancestral'},
+    {'system__name': 'masked_diffusion', 'sampling__method': 'remasking'},
+  ],
+)
+def test_blocks_take_no_conditions(fields):
+  config = small.config_of(**fields)
+  system = small.made(config)
+  request = asked_of(
+    length=small.LENGTH + 1,
+    method=config.sampling.method,
+    options={'block': 4},
+  )
+  with pytest.raises(ValueError, match=r'^sampling\.block: conditions .*the 6'):
+    system.check_request(request)
+  # What is drawn at once has them.
+  system.check_request(dataclasses.replace(request, length=small.LENGTH))
+  system.check_request(dataclasses.replace(request, options={}))
+  system.check_request(dataclasses.replace(request, conditions=None))
 
 
 def test_requests_that_are_refused():

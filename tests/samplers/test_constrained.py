@@ -9,7 +9,15 @@ import pytest
 
 import sedd_jax as sj
 from sedd_jax.core import automata, categorical
-from sedd_jax.samplers import conditions, constrained, unmasking
+from sedd_jax.losses import masked
+from sedd_jax.samplers import (
+  ancestral,
+  conditions,
+  constrained,
+  loop,
+  remasking,
+  unmasking,
+)
 from tests import oracles
 
 VOCAB, LENGTH = 3, 4
@@ -294,6 +302,166 @@ def test_dependent_tokens_are_near(concentration, name, figures):
   condition = {**some_conditions(), 'free': conditions.free(VOCAB)}[name]
   gaps = [gap(law, condition, sizes) for sizes in STEPS]
   np.testing.assert_allclose(gaps, figures, atol=6e-4)
+
+
+def stepped_law(table, condition, chances):
+  """Of steps of which each reveals masks and masks tokens, at such chances.
+
+  What is revealed in a step is of one x_0, from the product law given the
+  condition.
+
+  Args:
+    table: `[states, length, vocab]`, p(x_0) at every place of every state.
+    condition: of the sequence.
+    chances: of each step, to be revealed and to be masked.
+
+  Returns:
+    `[VOCAB ** LENGTH]`.
+  """
+  states = oracles.states(VOCAB + 1, LENGTH)
+  hidden = states[:, None] == MASK
+  fits = np.all(hidden | (states[:, None] == DATA), axis=-1)
+  probs = np.where(hidden, table[:, np.arange(LENGTH), DATA], 1).prod(-1)
+  ends = probs * fits * accepts(condition)
+  before, after = np.nonzero(ends)
+  ends = (ends / np.maximum(ends.sum(-1, keepdims=True), 1e-300))[before, after]
+  law = np.eye(len(states))[-1]
+  for reveal, remask in chances:
+    one = np.zeros((VOCAB + 1, VOCAB, VOCAB + 1))
+    for symbol in range(VOCAB):
+      one[MASK, symbol, [symbol, MASK]] = reveal, 1 - reveal
+      one[symbol, symbol, [symbol, MASK]] = 1 - remask, remask
+    rows = oracles.product_kernel(one[states[before], DATA[after]])
+    law = (law[before] * ends) @ rows
+  return law[oracles.index_of(DATA, VOCAB + 1)]
+
+
+def remasking_case():
+  """A plan with logits, and the chances of its steps."""
+  how = {'steps': 4, 'strategy': 'rescale', 'strength': 0.5}
+  grid = remasking.grid(SCHEDULE, **how)
+  _, t, s, remask = (np.asarray(leaf, np.float64) for leaf in grid)
+  reveal = (t - s + remask * (1 - t)) / t
+  planned = remasking.plan(PROCESS, SCHEDULE, **how)
+  return planned, list(zip(reveal, remask))
+
+
+def corrector_case():
+  """The same of Tweedie steps and as many of a corrector."""
+  planned = loop.plan(
+    PROCESS,
+    SCHEDULE,
+    steps=3,
+    corrector_steps=1,
+    score_of=masked.log_score,
+  )
+  ts = np.linspace(1, 1e-3, 4)
+  seen = [0.0, *np.asarray(SCHEDULE.alpha_bar(ts[1:]), np.float64)]
+  rates = np.asarray(SCHEDULE.rate(ts[1:]), np.float64)
+  chances = []
+  for step, rate in enumerate(rates):
+    before, now = seen[step : step + 2]
+    length = rate * (ts[step] - ts[step + 1])
+    again = (1 - now) * -np.expm1(-length / (1 - now))
+    chances += [((now - before) / (1 - before), 0)]
+    chances += [(again * now / (1 - now), again)]
+  return planned, [*chances, (1, 0)]
+
+
+AGAIN = {'remasking': remasking_case, 'corrector': corrector_case}
+
+
+@pytest.mark.parametrize('name', AGAIN)
+def test_what_is_masked_again_has_the_law_of_its_steps(name):
+  table, condition = x_hat(), some_conditions()['both']
+  planned, chances = AGAIN[name]()
+  logits_fn = logits_of(table)
+  states = {'process': PROCESS, 'condition': tables_of(condition, COUNT)}
+
+  @jax.jit
+  def draw(key):
+    return loop.follow(
+      planned,
+      lambda x, told: logits_fn(x, told),
+      key,
+      (COUNT, LENGTH),
+      **states,
+    )
+
+  tokens = np.asarray(draw(jax.random.key(2)))
+  counts = np.bincount(oracles.index_of(tokens, VOCAB), minlength=len(DATA))
+  law = stepped_law(table, condition, chances)
+  assert law.sum() == pytest.approx(1)
+  assert oracles.chi_square_pvalue(counts, law) > 1e-4
+  other = stepped_law(x_hat(1), condition, chances)
+  assert oracles.chi_square_pvalue(counts, 0.85 * law + 0.15 * other) < 1e-4
+
+
+@pytest.mark.parametrize('name', AGAIN)
+def test_independent_tokens_are_exact_when_masked_again(name):
+  probs = np.random.default_rng(0).dirichlet(np.ones(VOCAB), size=LENGTH)
+  table = np.tile(probs, ((VOCAB + 1) ** LENGTH, 1, 1))
+  _, chances = AGAIN[name]()
+  assert max(remask for _, remask in chances) > 0.1
+  for condition in some_conditions().values():
+    law = product_law(probs) * accepts(condition)
+    found = stepped_law(table, condition, chances)
+    np.testing.assert_allclose(found, law / law.sum(), atol=1e-12)
+
+
+def chain_case():
+  """Ancestral steps of a chain."""
+  return ancestral.plan(PROCESS, sj.noise_schedules.StepBetas(num_steps=9)), ()
+
+
+@pytest.mark.parametrize('case', [*AGAIN.values(), chain_case])
+def test_cached_calls_draw_the_same(case):
+  """Under conditions of each row too, all of which are satisfied."""
+  rows = [*some_conditions().values(), None] * 4
+  shape = len(rows), LENGTH
+  planned, _ = case()
+  logits_fn = logits_of(x_hat())
+  bound = conditions.tables(rows)
+
+  @jax.jit
+  def draw(key, condition):
+    states = {
+      'process': PROCESS,
+      'condition': condition,
+      'return_path': True,
+    }
+    plain = loop.follow(planned, logits_fn, key, shape, **states)
+    cached, calls = loop.follow_cached(
+      planned,
+      lambda x: logits_fn(x, None),
+      jax.random.clone(key),
+      shape,
+      **states,
+    )
+    return plain, cached, calls
+
+  plain, cached, calls = map(np.asarray, draw(jax.random.key(0), bound))
+  np.testing.assert_array_equal(plain, cached)
+  assert 1 < calls <= planned.steps
+  for tokens, condition in zip(plain[-1], rows):
+    assert condition is None or condition.automaton.accepted(tokens)
+  free, _, _ = draw(jax.random.key(0), None)
+  none = np.array([condition is None for condition in rows])
+  np.testing.assert_array_equal(plain[:, none], free[:, none])
+  assert np.any(plain[-1] != free[-1])
+
+
+def test_a_draw_of_ones_own_sees_to_it_itself():
+  with pytest.raises(ValueError, match='does not go with a draw_fn'):
+    loop.reverse(
+      lambda x, step: x,
+      jax.random.key(0),
+      (1, LENGTH),
+      jnp.arange(2),
+      process=PROCESS,
+      condition=tables_of(some_conditions()['both'], 1),
+      draw_fn=lambda keys, weights, x, step: x,
+    )
 
 
 @pytest.mark.parametrize('order', unmasking.ORDERS)

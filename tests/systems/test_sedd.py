@@ -377,3 +377,65 @@ def test_a_process_without_scores_is_refused():
   config = small.config_of(process__name='tests.systems.other:Other')
   with pytest.raises(ValueError, match='has no scores'):
     small.made(config)
+
+
+def untimed(**changes):
+  return small.made(small.config_of(system__args__timed=False, **changes))
+
+
+def test_a_network_that_is_not_told_the_noise():
+  """Its scores at two levels differ by the known factor alone."""
+  system = untimed()
+  params, aux = small.started(system)
+  score_fn = system.score_fn(params, aux)
+  x_t = jnp.asarray([[0, small.VOCAB, 3, small.VOCAB, 1, 2]], jnp.int32)
+  low, high = (score_fn(x_t, jnp.full(1, sigma)) for sigma in (0.2, 3.0))
+  factor = np.log(np.expm1(3.0) / np.expm1(0.2))
+  masked = np.asarray(x_t)[0] == small.VOCAB
+  np.testing.assert_allclose(
+    (low - high)[0, masked, : small.VOCAB], factor, rtol=1e-5
+  )
+  told = small.made(small.config_of())
+  score_fn = told.score_fn(params, aux)
+  low, high = (score_fn(x_t, jnp.full(1, sigma)) for sigma in (0.2, 3.0))
+  assert np.ptp((low - high)[0, masked, : small.VOCAB]) > 1e-2
+
+
+def test_cached_calls():
+  """The same text for one row, with fewer calls than steps."""
+  system = untimed()
+  params, aux = small.started(system)
+  plain = systems.Request(length=6, seeds=[0, 1], steps=40, batch_size=1)
+  cached = dataclasses.replace(plain, options={'cached': True})
+  ours, theirs = (system.sample(params, aux, r) for r in (cached, plain))
+  np.testing.assert_array_equal(ours.tokens, theirs.tokens)
+  # Six tokens are revealed at six steps at most; the first call sees masks.
+  assert theirs.calls == 41 and 2 <= ours.calls <= 7
+  for other, told in (
+    (small.made(small.config_of()), 'the network is told the time'),
+    (
+      small.made(small.config_of(process__name='uniform')),
+      'scores under uniform noise depend on its level',
+    ),
+  ):
+    with pytest.raises(ValueError, match=f'sampling.cached: {told}'):
+      other.check_request(cached)
+  with pytest.raises(ValueError, match="unknown sampling option 'cached'"):
+    system.check_request(dataclasses.replace(cached, method='first_hitting'))
+
+
+def test_correctors_are_calls():
+  system = untimed()
+  params, aux = small.started(system)
+  request = systems.Request(
+    length=6, seeds=[0], steps=3, options={'corrector_steps': 2}
+  )
+  assert system.sample(params, aux, request).calls == 10
+  wrong = dataclasses.replace(request, options={'corrector_steps': -1})
+  with pytest.raises(ValueError, match='corrector_steps'):
+    system.check_request(wrong)
+
+
+def test_uniform_noise_must_be_told():
+  with pytest.raises(ValueError, match='system.args.timed must be True'):
+    untimed(process__name='uniform')
