@@ -280,6 +280,12 @@ FIELDS: dict[str, Field] = {
   'eval.suite_path': Field(
     'data_cache/evaluation', "The folder of the suite's files."
   ),
+  'eval.stride': Field(
+    0,
+    'eval.suite: 0: sequences as the suite packs them; else all of a set in '
+    'windows so many tokens apart, what they share being told.',
+    '>= 0',
+  ),
   'eval.batch_size': Field(32, 'Sequences evaluated at once.', '> 0'),
   'eval.generation': Field(
     False, 'Mode evaluate: the quality of samples in place of the split.'

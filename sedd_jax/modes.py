@@ -124,6 +124,7 @@ def evaluate(command: flags.Command) -> None:
         run.config.eval.suite_path,
         run.tokenizer,
         run.config.data.seq_len,
+        run.config.eval.stride,
       )
     else:
       dataset = run.experiment.dataset
@@ -288,12 +289,17 @@ def _evaluate_suite(
   }
   if jax.process_index():
     return
+  packing = evaluation_sets.packing_of(suite, run.config.eval.stride)
   table = report.suite_table(
-    evaluation_sets.SUITES[suite], workdir.name, results
+    evaluation_sets.SUITES[suite],
+    workdir.name,
+    results,
+    packing=packing,
+    unit=info.unit,
   )
   told = {
     'suite': suite,
-    'packing': evaluation_sets.SUITES[suite].protocol,
+    'packing': packing,
     'sets': results,
     **_circumstances(run, info),
   }

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -58,6 +59,31 @@ def test_the_perplexity_is_that_of_the_enumerated_law(judge):
   assert told['perplexity'] == pytest.approx(
     math.exp(expected / len(text)), rel=1e-5
   )
+
+
+def test_windows_of_a_suite_are_told_what_they_share(judge, tmp_path, capsys):
+  """Of pairs a letter apart: each letter given the one before it."""
+  (tmp_path / 'text8.test').write_text('cats on')
+  folder = shutil.copytree(judge, tmp_path / 'run')
+  argv = [f'--workdir={folder}', '--mode=evaluate']
+  argv += ['--config.eval.suite=text8', f'--config.eval.suite_path={tmp_path}']
+  main.main([*argv, '--config.eval.stride=1'])
+  table = capsys.readouterr().out
+  told = json.loads((folder / 'text8.json').read_text())
+  found = told['sets']['text8']
+  assert told['packing'] == 'windows 1 tokens apart, in place of whole'
+  assert found['num_sequences'] == 6 and found['num_tokens'] == 7
+
+  loaded = runs.judge(str(judge))
+  text = TEXT8.encode('cats on')
+  nats = judges.judged(loaded, TEXT8, [text]).nats[0]
+  assert found['nats_per_token'] == pytest.approx(nats / 7, rel=1e-5)
+  bits = nats / 7 / math.log(2)
+  error = found['standard_error'] / math.log(2)
+  assert '| bits a character | text8 |' in table
+  assert f'| run | {bits:.3f} ± {error:.3f} |' in table
+  assert '| MDLM | 1.40 |' in table
+  assert 'packing windows 1 tokens apart' in table
 
 
 def test_a_frontier(copied, judge, capsys):
