@@ -75,7 +75,13 @@ def test_written_again_bit_by_bit(kind, tiny_text, tmp_path, capsys):
 @pytest.mark.parametrize('kind', ['sedd', 'radd'])
 def test_sampled_evaluated_and_trained(kind, tiny_text, tmp_path, capsys):
   published(tmp_path / 'hub', kind)
-  argv = flags_of(kind, tiny_text, tmp_path / 'hub')
+  small = {
+    'eval.max_sequences': 32,
+    'sampling.prompt': '',
+    'training.eval_every': 0,
+    'training.sample_every': 0,
+  }
+  argv = flags_of(kind, tiny_text, tmp_path / 'hub', **small)
   argv += [f'--workdir={tmp_path / "run"}']
   main.main([*argv, '--mode=sample'])
   main.main([*argv, '--mode=evaluate'])
