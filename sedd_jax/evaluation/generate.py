@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sedd_jax.evaluation import text_metrics
 from sedd_jax.systems.base import Request, Samples
 
 _BLANK = re.compile(r'\{blank:([0-9]+)\}')
@@ -160,6 +161,14 @@ def rows(
   ]
 
 
+def sequences(samples: Samples) -> list[np.ndarray]:
+  """The tokens `[length]` of each sample that count."""
+  return [
+    np.asarray(tokens[:length])
+    for tokens, length in zip(samples.tokens, samples.lengths)
+  ]
+
+
 def unigram_entropy(samples: Samples) -> float:
   """Entropy of the tokens within a sample, the mean over samples.
 
@@ -176,9 +185,4 @@ def unigram_entropy(samples: Samples) -> float:
   >>> round(unigram_entropy(Samples(tokens, np.array([4, 4]), 1)), 4)
   0.6931
   """
-  found = []
-  for tokens, length in zip(samples.tokens, samples.lengths):
-    _, counts = np.unique(tokens[:length], return_counts=True)
-    shares = counts / counts.sum()
-    found.append(-np.sum(shares * np.log(shares)))
-  return float(np.mean(found))
+  return text_metrics.unigram_entropy(sequences(samples))
