@@ -251,6 +251,10 @@ def _check_rules(config: config_dict.ConfigDict) -> None:
       'schedule.sigma_min must be below schedule.sigma_max, not '
       f'{config.schedule.sigma_min} and {config.schedule.sigma_max}'
     )
+  if config.eval.generation and config.eval.suite:
+    raise ConfigError(
+      'eval.generation and eval.suite are two evaluations: choose one'
+    )
   if config.data.source == 'text_file' and not config.data.path:
     raise ConfigError(
       "data.source='text_file' needs data.path, the path of the text"

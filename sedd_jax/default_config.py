@@ -280,7 +280,34 @@ FIELDS: dict[str, Field] = {
   'eval.suite_path': Field(
     'data_cache/evaluation', "The folder of the suite's files."
   ),
+  'eval.stride': Field(
+    0,
+    'eval.suite: 0: sequences as the suite packs them; else all of a set in '
+    'windows so many tokens apart, what they share being told.',
+    '>= 0',
+  ),
   'eval.batch_size': Field(32, 'Sequences evaluated at once.', '> 0'),
+  'eval.generation': Field(
+    False, 'Mode evaluate: the quality of samples in place of the split.'
+  ),
+  'eval.judge': Field(
+    '',
+    'The model under which samples have their perplexity: the folder of an '
+    "autoregressive run, or a GPT-2's folder or hub id; empty: none.",
+  ),
+  'eval.temperatures': Field(
+    '',
+    'eval.generation: temperatures of the sampler, by commas; empty: '
+    'sampling.temperature.',
+  ),
+  'eval.steps': Field(
+    '', 'The same: steps of the sampler, by commas; empty: sampling.steps.'
+  ),
+  'eval.mauve': Field(
+    '',
+    "eval.generation: the GPT-2 that gives MAUVE's features, a folder or hub "
+    'id; empty: no MAUVE.',
+  ),
   'eval.decoder_delta': Field(
     1e-6,
     'Uniform share mixed into the decoder at t_min.',

@@ -1,9 +1,11 @@
 """What `main` does: train, evaluate, sample, or a system's own task."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import pathlib
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +16,16 @@ import numpy as np
 
 import sedd_jax
 from sedd_jax import config_checks, flags, runs, systems
-from sedd_jax.data import evaluation_sets, pipeline, statistics
-from sedd_jax.evaluation import conditioning, generate, likelihood, report
+from sedd_jax.data import DataError, evaluation_sets, pipeline, statistics
+from sedd_jax.evaluation import (
+  conditioning,
+  generate,
+  generation,
+  judges,
+  likelihood,
+  report,
+  text_metrics,
+)
 from sedd_jax.training import loop, metrics, parallel, tracing, trackers
 from sedd_jax.training import optimizer as optimizer_lib
 
@@ -96,10 +106,14 @@ def train(command: flags.Command) -> None:
 
 
 def evaluate(command: flags.Command) -> None:
-  """Bounds -log p over a split, or over a suite of published sets.
+  """Bounds -log p over a split or a suite of published sets, or samples.
 
-  Writes evaluation.json; of a suite SUITE.json and SUITE.md.
+  Writes evaluation.json; of a suite SUITE.json and SUITE.md; of samples
+  generation.json, .md, .png and .jsonl.
   """
+  if command.config.eval.generation:
+    _evaluate_generation(command)
+    return
   suite = command.config.eval.suite
   with _mistakes_told():
     run = runs.load(command.config, command.workdir, read=not suite)
@@ -111,6 +125,7 @@ def evaluate(command: flags.Command) -> None:
         run.config.eval.suite_path,
         run.tokenizer,
         run.config.data.seq_len,
+        run.config.eval.stride,
       )
     else:
       dataset = run.experiment.dataset
@@ -275,12 +290,17 @@ def _evaluate_suite(
   }
   if jax.process_index():
     return
+  packing = evaluation_sets.packing_of(suite, run.config.eval.stride)
   table = report.suite_table(
-    evaluation_sets.SUITES[suite], workdir.name, results
+    evaluation_sets.SUITES[suite],
+    workdir.name,
+    results,
+    packing=packing,
+    unit=info.unit,
   )
   told = {
     'suite': suite,
-    'packing': evaluation_sets.SUITES[suite].protocol,
+    'packing': packing,
     'sets': results,
     **_circumstances(run, info),
   }
@@ -304,6 +324,134 @@ def _evaluate(
   if jax.process_index() == 0:
     report.write_json(workdir / 'evaluation.json', result)
     print(likelihood.describe(result, info.unit), flush=True)
+
+
+def _evaluate_generation(command: flags.Command) -> None:
+  """Draws samples at each point of the frontier, and writes their figures."""
+  config = command.config
+  with _mistakes_told():
+    if config.eval.mauve:
+      text_metrics.mauve_library()
+    run = runs.load(config, command.workdir, read=False)
+    if run.experiment.system.sample is None:
+      raise ValueError(f'system {config.system.name!r} draws no samples')
+    asked = _frontier(run.experiment)
+    text = _text_of(run.experiment)
+    judge = None
+    if config.eval.judge:
+      judge = runs.judge(config.eval.judge)
+      judges.require_readable(judge, run.tokenizer)
+    _make_folder(command.workdir)
+  parallel.by_first(
+    lambda: _tell_generation(run, command.workdir, asked, text, judge)
+  )
+
+
+def _frontier(
+  experiment: runs.Experiment,
+) -> list[tuple[float, systems.Request]]:
+  """Temperature and request of each point, checked; without a prompt."""
+  config = experiment.config
+  temperatures = generation.numbers(
+    config.eval.temperatures, 'eval.temperatures', float
+  ) or [config.sampling.temperature]
+  steps = generation.numbers(config.eval.steps, 'eval.steps', int) or [
+    config.sampling.steps
+  ]
+  plain = experiment.request(config.sampling.num_samples)
+  found = []
+  for temperature, count in generation.grid(temperatures, steps):
+    # At 1 there is nothing to ask for, and any sampler does it.
+    options = {**plain.options, 'temperature': temperature}
+    if temperature == 1:
+      del options['temperature']
+    request = dataclasses.replace(plain, steps=count, options=options)
+    if experiment.system.check_request is not None:
+      experiment.system.check_request(request)
+    found.append((temperature, request))
+  return found
+
+
+def _text_of(experiment: runs.Experiment) -> list[np.ndarray] | None:
+  """As many pieces of the split as samples, as long; None without its text."""
+  config, length = experiment.config, experiment.length
+  try:
+    tokens = experiment.dataset.tokens(config.eval.split)
+  except DataError as error:
+    if config.eval.mauve:
+      raise
+    print(f'no figures of the text itself: {error}', file=sys.stderr)
+    return None
+  number = len(tokens) // length
+  if not number and config.eval.mauve:
+    raise ValueError(
+      f'eval.split {config.eval.split!r} has {len(tokens):,} tokens, fewer '
+      f'than one sample of {length:,} to compare with'
+    )
+  places = likelihood.evaluated_indices(number, config.sampling.num_samples)
+  return [tokens[i * length : (i + 1) * length] for i in places] or None
+
+
+def _tell_generation(
+  run: runs.Run,
+  workdir: pathlib.Path,
+  asked: Sequence[tuple[float, systems.Request]],
+  text: Sequence[np.ndarray] | None,
+  judge: judges.Judge | None,
+) -> None:
+  """Draws, measures, writes and prints."""
+  config, tokenizer = run.config, run.tokenizer
+  mauve_fn = None
+  if config.eval.mauve:
+    assert text is not None
+    mauve_fn = functools.partial(
+      text_metrics.mauve,
+      references=[tokenizer.decode(piece) for piece in text],
+      features=config.eval.mauve,
+      length=run.experiment.length,
+    )
+  points: list[dict[str, Any]] = []
+  rows: list[dict[str, Any]] = []
+  for temperature, request in asked:
+    samples = run.draw(request)
+    rows += generate.rows(
+      samples, tokenizer, request, temperature=temperature, step=run.step
+    )
+    found = generation.figures(
+      generate.sequences(samples), tokenizer, judge, mauve_fn
+    )
+    points.append(
+      {
+        'temperature': temperature,
+        'steps': request.steps,
+        'calls': samples.calls,
+        **found,
+      }
+    )
+  as_ids = judge is not None and judges.reads_ids(judge, tokenizer)
+  result = {
+    'step': run.step,
+    'judge': judge.name if judge else None,
+    'reading': 'the same ids' if as_ids else 'their text, by its own tokenizer',
+    'num_samples': len(asked[0][1].seeds),
+    'length': run.experiment.length,
+    'method': config.sampling.method,
+    'top_p': config.sampling.top_p,
+    'points': points,
+    'data': None
+    if text is None
+    else generation.figures(text, tokenizer, judge),
+    **_circumstances(
+      run,
+      run.experiment.info if text is None else run.experiment.dataset.info,
+    ),
+  }
+  table = generation.table(workdir.name, result)
+  report.write_json(workdir / 'generation.json', result)
+  report.write(workdir / 'generation.md', table)
+  report.write_jsonl(workdir / 'generation.jsonl', rows)
+  generation.plot(result, workdir / 'generation.png')
+  print(f'{table}see {workdir}', flush=True)
 
 
 class _Asked(NamedTuple):

@@ -15,7 +15,7 @@ from sedd_jax import config_checks, flags, systems
 from sedd_jax.core import names
 from sedd_jax.data import documents, pipeline, shards, statistics
 from sedd_jax.default_config import FIELDS
-from sedd_jax.evaluation import generate
+from sedd_jax.evaluation import generate, judges
 from sedd_jax.systems import requests
 from sedd_jax.systems.base import Bound, Samples, System
 from sedd_jax.training import checkpoint, metrics
@@ -565,3 +565,53 @@ def load(config: Any, workdir: str | os.PathLike, *, read: bool = True) -> Run:
       experiment.system, workdir, config.eval.checkpoint
     )
   return Run(experiment, params, aux, step)
+
+
+def judge(name: str) -> judges.Judge:
+  """The judge that `eval.judge` names.
+
+  Args:
+    name: the folder of a run of system autoregressive, else what
+      `judges.of_transformers` reads.
+
+  Returns:
+    The judge.  A run scores every token of a text, with averaged parameters,
+    in pieces of at most its own data.seq_len.
+
+  Raises:
+    ValueError: a run without an exact likelihood, or no such model.
+    DataError: its tokenizer is not there any more.
+  """
+  folder = pathlib.Path(name)
+  if not (folder / flags.CONFIG_FILE).is_file() or not has_checkpoint(folder):
+    return judges.of_transformers(name)
+  run = load_run(folder)
+  if run.config.system.name != 'autoregressive':
+    raise ValueError(
+      f'eval.judge {name}: system {run.config.system.name!r} has no exact '
+      'likelihood, token by token; a judge is of system autoregressive, or a '
+      'GPT-2'
+    )
+  bound_fn = run.experiment.compiled_bound
+  assert bound_fn is not None
+
+  def nats_fn(
+    tokens: np.ndarray, valid: np.ndarray, counted: np.ndarray
+  ) -> np.ndarray:
+    batch = {
+      'tokens': tokens,
+      'valid': valid,
+      'given': valid & ~counted,
+      'index': np.arange(len(tokens)),
+      'count': np.asarray(len(tokens)),
+    }
+    bound = bound_fn(run.params, run.aux, jax.random.key(0), batch)
+    return np.asarray(bound.nats)
+
+  return judges.Judge(
+    name=folder.name,
+    tokenizer=run.tokenizer,
+    width=run.config.data.seq_len,
+    scores_first=True,
+    nats_fn=nats_fn,
+  )

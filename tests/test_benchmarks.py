@@ -144,6 +144,19 @@ def test_learning(result_of, tiny_text, trained):
   assert first['20'] != second['20'] and first['20'] < first['10']
 
 
+@pytest.mark.slow
+def test_checkpoint_bridge(result_of):
+  result = result_of(
+    'checkpoint_bridge',
+    *('--size=tiny', '--seq-len=16', '--commands=export,sample'),
+    '--tokenizer=bytes',
+    common=(),
+  )
+  assert result['exported_bit_by_bit'] is True
+  assert [row['command'] for row in result['rows']] == ['export', 'sample']
+  assert all(row['GiB'] > 0.1 for row in result['rows'])
+
+
 def test_another_noise_is_not_compared(result_of):
   with pytest.raises(ValueError, match='process.name'):
     result_of('against_pytorch', '--config.process.name=uniform')

@@ -90,7 +90,9 @@ _LAMBADA = [
 _RULES: dict[str, Iterable[Detokenizer]] = {
   'lambada': _LAMBADA,
   'lm1b': _LM1B,
+  'none': [],
   'ptb': _PTB,
+  'scientific_papers': [*_WIKITEXT, *_LM1B],
   'wikitext': _WIKITEXT,
 }
 NAMES = tuple(_RULES)

@@ -8,10 +8,12 @@ sequences.  A suite names all of it, and the published figures beside it.
 import json
 import lzma
 import pathlib
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sedd_jax.core import names
 from sedd_jax.data import detokenizers, documents, pipeline
@@ -20,24 +22,30 @@ from sedd_jax.data.tokenizers import Tokenizer, storage_dtype
 
 # Examples that the released code joins at once.
 _GROUP = 1000
+_UNREADABLE = (
+  *(DataError, UnicodeDecodeError, lzma.LZMAError, EOFError),
+  *(zipfile.BadZipFile, KeyError),
+)
+# Bytes of text8 and of enwik8, and of their test splits at the end.
+_LARGE, _LARGE_TEST = 10**8, 5 * 10**6
 
 
 def _passages(lines: Iterable[str]) -> Iterator[str]:
-  """JSON lines with a `text`, or a `context` and its `continuation`."""
+  """JSON lines with a `text`, `article`, or `context` and `continuation`."""
   for number, line in enumerate(lines, start=1):
     if not line.strip():
       continue
     try:
       value = json.loads(line)
-      text = value.get('text')
+      text = value.get('text', value.get('article'))
       if text is None:
         text = f'{value["context"]} {value["continuation"]}'
       if not isinstance(text, str):
         raise ValueError(text)
     except (ValueError, KeyError, AttributeError) as error:
       raise DataError(
-        f"line {number}: no object with the string 'text', or with 'context' "
-        "and 'continuation'"
+        f"line {number}: no object with the string 'text' or 'article', or "
+        "with 'context' and 'continuation'"
       ) from error
     yield text
 
@@ -58,13 +66,13 @@ class EvaluationSet(NamedTuple):
 
   Attributes:
     files: names that it has, any of which is taken, also with `.xz` behind.
-    examples: its lines as examples.
+    examples: its lines as examples; None: the text is one, as bytes.
     detokenizer: of `detokenizers.NAMES`.
   """
 
   files: tuple[str, ...]
-  examples: Callable[[Iterable[str]], Iterator[str]]
-  detokenizer: str
+  examples: Callable[[Iterable[str]], Iterator[str]] | None
+  detokenizer: str = 'none'
 
 
 SETS = {
@@ -81,7 +89,160 @@ SETS = {
   'lm1b': EvaluationSet(
     ('lm1b-test.txt', 'news.en.heldout-00000-of-00050'), _sentences, 'lm1b'
   ),
+  # MDLM's code takes the validation split, but for LM1B and AG News.
+  'wikitext103_validation': EvaluationSet(
+    ('wikitext103-valid.raw', 'wikitext103-valid.txt'), _lines, 'wikitext'
+  ),
+  'ptb_validation': EvaluationSet(
+    ('ptb.valid.txt', 'ptb-valid.txt'), _sentences, 'ptb'
+  ),
+  'ag_news': EvaluationSet(('ag_news-test.jsonl',), _passages),
+  'pubmed': EvaluationSet(
+    ('pubmed-valid.jsonl',), _passages, 'scientific_papers'
+  ),
+  'arxiv': EvaluationSet(
+    ('arxiv-valid.jsonl',), _passages, 'scientific_papers'
+  ),
+  'openwebtext': EvaluationSet(('openwebtext-valid.jsonl',), _passages),
+  'text8': EvaluationSet(('text8', 'text8.zip', 'text8.test'), None),
+  'enwik8': EvaluationSet(('enwik8', 'enwik8.zip', 'enwik8.test'), None),
 }
+
+
+class Rows(NamedTuple):
+  """Sequences of a set.
+
+  Attributes:
+    tokens: `[n, length]` integers, 0 where not valid.
+    valid: `[n, length]` bool, not padding.
+    given: `[n, length]` bool, told and not counted.
+  """
+
+  tokens: np.ndarray
+  valid: np.ndarray
+  given: np.ndarray
+
+  def counted(self) -> np.ndarray:
+    """The tokens that count, in order, `[any]`."""
+    return self.tokens[self.valid & ~self.given]
+
+
+def _rows_of(pieces: Sequence[np.ndarray], length: int) -> Rows:
+  """Each piece of at most a length as a row."""
+  tokens = np.zeros((len(pieces), length), np.int64)
+  valid = np.zeros(tokens.shape, bool)
+  for row, piece in enumerate(pieces):
+    tokens[row, : len(piece)] = piece
+    valid[row, : len(piece)] = True
+  return Rows(tokens, valid, np.zeros(tokens.shape, bool))
+
+
+def _chunks(tokens: np.ndarray, length: int) -> Rows:
+  """A text cut into rows, the last of which may be short."""
+  count = -(-len(tokens) // length)
+  padded = np.zeros(count * length, np.int64)
+  padded[: len(tokens)] = tokens
+  valid = np.arange(len(padded)) < len(tokens)
+  shape = (count, length)
+  return Rows(
+    padded.reshape(shape), valid.reshape(shape), np.zeros(shape, bool)
+  )
+
+
+def slid(
+  examples: Sequence[np.ndarray], length: int, end: int | None, stride: int
+) -> Rows:
+  """All of it, each example with an end behind, in windows that overlap.
+
+  A window begins `stride` tokens after the one before, whose tokens it is told:
+  every token counts once, after the first window with at least `length -
+  stride` before it.
+
+  Args:
+    examples: ids `[tokens]` each.
+    length: tokens a window.
+    end: the token behind every example, or None.
+    stride: in [1, length].
+
+  Returns:
+    The windows.
+  """
+  tokens = _joined(examples, end)
+  starts = range(0, max(len(tokens) - length, 0) + stride, stride)
+  found = _rows_of(
+    [tokens[i : i + length] for i in starts if len(tokens)], length
+  )
+  found.given[1:, : length - stride] = True
+  return found
+
+
+def _joined(examples: Sequence[np.ndarray], end: int | None) -> np.ndarray:
+  behind = np.array([] if end is None else [end], np.int64)
+  pieces = [piece for ids in examples for piece in (ids, behind)]
+  return np.concatenate([behind[:0], *pieces]).astype(np.int64)
+
+
+def packed_whole(
+  examples: Sequence[np.ndarray],
+  length: int,
+  begin: int | None,
+  end: int | None,
+) -> Rows:
+  """All of it, in order, with ends; the last sequence may be short.
+
+  Args:
+    examples: ids `[tokens]` each.
+    length: tokens a sequence.
+    begin: not used.
+    end: the token behind every example, or None.
+
+  Returns:
+    The sequences.
+  """
+  del begin
+  return _chunks(_joined(examples, end), length)
+
+
+def packed_apart(
+  examples: Sequence[np.ndarray], length: int, begin: int, end: int
+) -> Rows:
+  """Each example a sequence of its own between begin and end, cut and padded.
+
+  (MDLM's code without wrapping, arXiv 2406.07524.)  Both ends count.
+
+  Args:
+    examples: ids `[tokens]` each.
+    length: tokens a sequence, at least 3.
+    begin: the token before every example.
+    end: the token behind it.
+
+  Returns:
+    The sequences.
+  """
+  pieces = [np.array([begin, *ids[: length - 2], end]) for ids in examples]
+  return _rows_of(pieces, length)
+
+
+def packed_as_mdlm(
+  examples: Sequence[np.ndarray], length: int, begin: int, end: int
+) -> Rows:
+  """As SEDD's, cut two tokens shorter and each piece put between two tokens.
+
+  (MDLM's code with wrapping, arXiv 2406.07524.)  Both ends count.
+
+  Args:
+    examples: ids `[tokens]` each.
+    length: tokens a sequence, at least 3.
+    begin: the token before every piece.
+    end: the token behind every example and every piece.
+
+  Returns:
+    The sequences.
+  """
+  inner = packed_as_sedd(examples, length - 2, end).reshape(-1, length - 2)
+  tokens = np.pad(inner, [(0, 0), (1, 1)])
+  tokens[:, 0], tokens[:, -1] = begin, end
+  return _chunks(tokens.reshape(-1), length)
 
 
 def packed_as_sedd(
@@ -108,7 +269,22 @@ def packed_as_sedd(
   return np.concatenate([np.zeros(0, np.int64), *pieces]).astype(np.int64)
 
 
-PROTOCOLS = {'sedd': packed_as_sedd}
+def _sedd(
+  examples: Sequence[np.ndarray], length: int, begin: int, end: int
+) -> Rows:
+  del begin
+  return _chunks(packed_as_sedd(examples, length, end), length)
+
+
+# Name to `(examples, length, begin, end) -> Rows`.
+PROTOCOLS: dict[str, Callable[..., Rows]] = {
+  'mdlm': packed_as_mdlm,
+  'mdlm_apart': packed_apart,
+  'sedd': _sedd,
+  'whole': packed_whole,
+}
+# Those that put tokens around a sequence, or behind an example.
+_BETWEEN = ('mdlm', 'mdlm_apart')
 
 
 class Suite(NamedTuple):
@@ -117,21 +293,35 @@ class Suite(NamedTuple):
   Attributes:
     sets: of `SETS`.
     protocol: of `PROTOCOLS`.
-    published: model to set to its perplexity a token, by this protocol.
+    published: model to set to its figure, by this protocol.
     source: of the published figures.
+    figure: 'perplexity', a token, or 'bits_per_character'.
+    unit: that the tokenizer has to have, or '' for any.
   """
 
   sets: tuple[str, ...]
   protocol: str
   published: Mapping[str, Mapping[str, float]]
   source: str
+  figure: str = 'perplexity'
+  unit: str = ''
 
 
 _ZERO_SHOT = ('lambada', 'wikitext2', 'ptb', 'wikitext103', 'lm1b')
+_MDLM_ZERO_SHOT = (
+  *('ptb_validation', 'wikitext103_validation', 'lm1b', 'lambada', 'ag_news'),
+  *('pubmed', 'arxiv'),
+)
 
 
-def _row(*perplexities: float) -> dict[str, float]:
-  return dict(zip(_ZERO_SHOT, perplexities, strict=True))
+def _row(
+  *figures: float, sets: tuple[str, ...] = _ZERO_SHOT
+) -> dict[str, float]:
+  return dict(zip(sets, figures, strict=True))
+
+
+def _mdlm_row(*figures: float) -> dict[str, float]:
+  return _row(*figures, sets=_MDLM_ZERO_SHOT)
 
 
 SUITES = {
@@ -147,7 +337,74 @@ SUITES = {
       'SEDD medium, uniform': _row(51.28, 38.93, 102.28, 36.81, 79.12),
     },
     source='arXiv 2310.16834, table 1',
-  )
+  ),
+  'mdlm_zero_shot': Suite(
+    sets=_MDLM_ZERO_SHOT,
+    protocol='mdlm',
+    published={
+      'autoregressive': _mdlm_row(
+        82.05, 25.75, 51.25, 51.28, 52.09, 49.01, 41.73
+      ),
+      'SEDD, absorbing': _mdlm_row(
+        100.09, 34.28, 68.20, 49.86, 62.09, 44.53, 38.48
+      ),
+      'MDLM': _mdlm_row(95.26, 32.83, 67.01, 47.52, 61.15, 41.89, 37.37),
+    },
+    source='arXiv 2406.07524, table 3',
+  ),
+  'owt': Suite(
+    sets=('openwebtext',),
+    protocol='mdlm',
+    published={
+      'autoregressive': {'openwebtext': 17.54},
+      'SEDD, absorbing': {'openwebtext': 24.10},
+      'MDLM': {'openwebtext': 23.21},
+    },
+    source='arXiv 2406.07524, table 2',
+  ),
+  'lm1b': Suite(
+    sets=('lm1b',),
+    protocol='mdlm_apart',
+    published={
+      'autoregressive': {'lm1b': 22.3},
+      'MDLM': {'lm1b': 27.0},
+    },
+    source=(
+      'arXiv 2406.07524, by BERT tokens, length 128; packed instead (mdlm): '
+      'autoregressive 22.8, MDLM 31.8'
+    ),
+  ),
+  'text8': Suite(
+    sets=('text8',),
+    protocol='whole',
+    published={
+      'autoregressive': {'text8': 1.23},
+      'MD4': {'text8': 1.37},
+      'SEDD, absorbing': {'text8': 1.39},
+      'MDLM': {'text8': 1.40},
+      'D3PM, absorbing': {'text8': 1.45},
+      'SEDD, uniform': {'text8': 1.47},
+      'D3PM, uniform': {'text8': 1.61},
+      'multinomial diffusion': {'text8': 1.72},
+    },
+    source=(
+      'arXiv 2107.03006, table 1, 2310.16834, table 2, 2406.04329 and '
+      '2406.07524, at length 256'
+    ),
+    figure='bits_per_character',
+  ),
+  'enwik8': Suite(
+    sets=('enwik8',),
+    protocol='whole',
+    published={
+      'autoregressive': {'enwik8': 1.06},
+      'argmax flow, autoregressive': {'enwik8': 1.42},
+      'multinomial diffusion': {'enwik8': 1.75},
+    },
+    source='arXiv 2102.05379, table 2; no score entropy is published',
+    figure='bits_per_character',
+    unit='byte',
+  ),
 }
 
 # What a config may name.
@@ -177,35 +434,127 @@ def examples_of(name: str, path: pathlib.Path) -> Iterator[str]:
     DataError: for a line that is no example.
   """
   chosen = SETS[name]
+  assert chosen.examples is not None
   opened = lzma.open if path.suffix == '.xz' else open
   with opened(path, 'rt', encoding='utf-8', newline='\n') as stream:
     for example in chosen.examples(stream):
       yield detokenizers.detokenized(example, chosen.detokenizer)
 
 
+def _test_split(path: pathlib.Path) -> bytes:
+  """The last bytes of text8 or enwik8, or the whole of a file of them alone.
+
+  Raises:
+    DataError: for a file of another size.
+  """
+  if path.name.removesuffix('.xz').endswith('.test'):
+    with (lzma.open if path.suffix == '.xz' else open)(path, 'rb') as stream:
+      return stream.read(_LARGE)
+  if path.suffix == '.zip':
+    with zipfile.ZipFile(path) as archive, archive.open(path.stem) as stream:
+      data = stream.read(_LARGE + 1)
+  else:
+    with (lzma.open if path.suffix == '.xz' else open)(path, 'rb') as stream:
+      data = stream.read(_LARGE + 1)
+  if len(data) != _LARGE:
+    more = 'more than' if len(data) > _LARGE else ''
+    raise DataError(
+      f'{more} {min(len(data), _LARGE):,} bytes, where the published file has '
+      f'{_LARGE:,}; a test split alone is read from '
+      f'{path.name.split(".")[0]}.test'.strip()
+    )
+  return data[-_LARGE_TEST:]
+
+
+def _ids_of(
+  name: str, path: pathlib.Path, tokenizer: Tokenizer
+) -> list[np.ndarray]:
+  """The examples of a set as ids."""
+  if SETS[name].examples is None:
+    document = documents.Document(path.name, 0, _test_split(path))
+    return tokenizer.encode_documents([document])
+  return [tokenizer.encode(text) for text in examples_of(name, path)]
+
+
+class _Sets(pipeline.Dataset):
+  """Sets as rows, with padding and context of their own."""
+
+  def __init__(
+    self, info: pipeline.DataInfo, rows: Mapping[str, Rows], seq_len: int
+  ):
+    dtype = storage_dtype(info.vocab_size)
+    counted = {name: row.counted().astype(dtype) for name, row in rows.items()}
+    super().__init__(info, counted, seq_len)
+    self._rows = {
+      name: row._replace(tokens=row.tokens.astype(dtype))
+      for name, row in rows.items()
+    }
+
+  def num_sequences(self, split: str) -> int:
+    """Rows of a set."""
+    self.tokens(split)
+    return len(self._rows[split].tokens)
+
+  def eval_batch(
+    self, split: str, indices: ArrayLike, count: int
+  ) -> dict[str, np.ndarray]:
+    """Rows of a set, as `pipeline.Dataset`, and what of them is given."""
+    self.tokens(split)
+    rows, index = self._rows[split], np.asarray(indices, np.int64)
+    there = index < len(rows.tokens)
+    tokens, valid, given = (
+      np.where(there[:, None], part[np.where(there, index, 0)], 0)
+      for part in rows
+    )
+    batch = {
+      'tokens': tokens.astype(np.int32),
+      'valid': valid.astype(bool),
+      'index': index.astype(np.int32),
+      'count': np.array(count, np.int32),
+    }
+    # Without context there is no mask to compute.
+    return {**batch, 'given': given.astype(bool)} if rows.given.any() else batch
+
+
 def load(
-  suite: str, folder: str, tokenizer: Tokenizer, seq_len: int
+  suite: str, folder: str, tokenizer: Tokenizer, seq_len: int, stride: int = 0
 ) -> pipeline.Dataset:
   """The sets of a suite that are at hand, as splits of a data set.
 
   Args:
     suite: of `SUITES`.
     folder: holds files named as in `SETS`.
-    tokenizer: of the model; needs a separator, which ends the examples.
+    tokenizer: of the model; its separator ends the examples.
     seq_len: tokens a sequence.
+    stride: 0 for the suite's own packing; else all of a set in windows that
+      begin so many tokens apart, see `slid`.
 
   Returns:
     A data set with a split for each set that is there.
 
   Raises:
     DataError: an unknown suite, none of its files, a tokenizer without a
-      separator, or a set that is shorter than a sequence.
+      separator or of another unit, a stride beyond a sequence, or a set that is
+      shorter than one.
   """
   try:
     chosen = names.resolve(SUITES, suite, 'suite')
   except ValueError as error:
     raise DataError(str(error)) from None
-  if tokenizer.separator is None:
+  if chosen.unit and tokenizer.unit != chosen.unit:
+    raise DataError(
+      f'suite {suite} is in bits a {chosen.unit}, and a token of tokenizer '
+      f'{tokenizer.name!r} is a {tokenizer.unit}'
+    )
+  if stride > seq_len:
+    raise DataError(
+      f'eval.stride={stride} is beyond the {seq_len} tokens of a sequence '
+      '(data.seq_len)'
+    )
+  if chosen.protocol in _BETWEEN and seq_len < 3:
+    raise DataError(f'suite {suite} needs sequences of 3 tokens, not {seq_len}')
+  lines = any(SETS[name].examples is not None for name in chosen.sets)
+  if lines and tokenizer.separator is None:
     raise DataError(
       f'tokenizer {tokenizer.name!r} has no token that ends a document, which '
       f'suite {suite} needs'
@@ -220,28 +569,43 @@ def load(
     raise DataError(
       f'{folder} holds no file of suite {suite}: wanted are {wanted} (or .xz)'
     )
-  dtype = storage_dtype(tokenizer.vocab_size)
-  tokens, characters = {}, {}
+  end = tokenizer.separator if lines else None
+  # BERT's has a token of its own for the beginning, GPT-2's has not.
+  begin = (tokenizer.vocabulary or {}).get('[CLS]', end)
+  rows, counts, characters = {}, {}, {}
   for name, path in there.items():
     try:
-      ids = [tokenizer.encode(text) for text in examples_of(name, path)]
-    except (DataError, UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+      ids = _ids_of(name, path, tokenizer)
+    except _UNREADABLE as error:
       raise DataError(f'{path}: {error}') from error
-    packed = PROTOCOLS[chosen.protocol](ids, seq_len, tokenizer.separator)
-    if not len(packed):
+    rows[name] = (
+      slid(ids, seq_len, end, stride)
+      if stride
+      else PROTOCOLS[chosen.protocol](ids, seq_len, begin, end)
+    )
+    if not len(rows[name].tokens):
       raise DataError(
         f'{path}: {sum(map(len, ids)):,} tokens are fewer than one sequence of '
         f'{seq_len}'
       )
-    tokens[name] = packed.astype(dtype)
-    characters[name] = tokenizer.num_characters(tokens[name])
+    counted = rows[name].counted()
+    counts[name] = len(counted)
+    characters[name] = tokenizer.num_characters(counted)
   info = pipeline.DataInfo(
     name=suite,
     vocab_size=tokenizer.vocab_size,
     tokenizer=tokenizer,
-    num_tokens={name: len(ids) for name, ids in tokens.items()},
+    num_tokens=counts,
     num_characters=characters,
     unit=tokenizer.unit,
     files=documents.described(there.values()),
   )
-  return pipeline.Dataset(info, tokens, seq_len)
+  return _Sets(info, rows, seq_len)
+
+
+def packing_of(suite: str, stride: int) -> str:
+  """How a suite's sets are packed, in words for a table."""
+  protocol = SUITES[suite].protocol
+  if not stride:
+    return protocol
+  return f'windows {stride} tokens apart, in place of {protocol}'

@@ -84,6 +84,7 @@ def text_of(document: Document, source: str, as_is: bool) -> Document:
   text = document.text()
   # A passage of LAMBADA is out of its JSON already.
   if source != 'lambada':
+    assert known.examples is not None
     text = next(known.examples([text]))
   if text and not as_is:
     text = detokenizers.detokenized(text, known.detokenizer)

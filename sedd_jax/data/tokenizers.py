@@ -132,6 +132,11 @@ class Tokenizer(abc.ABC):
     """
     return None
 
+  @property
+  def vocabulary(self) -> Mapping[str, int] | None:
+    """Token to id, as the libraries write tokens; None for plain symbols."""
+    return None
+
   @abc.abstractmethod
   def encode(self, text: str, dtype: DTypeLike = np.int32) -> np.ndarray:
     """Ids `[length]` of a text.
@@ -326,6 +331,7 @@ class BytePairs(Tokenizer):
       raise DataError(
         f'{encoder}: its ids do not follow the merges of {merges}'
       )
+    self._vocabulary = vocabulary
     self.vocab_size = len(vocabulary)
     self.separator = vocabulary.get(_GPT2_EOS)
 
@@ -336,6 +342,11 @@ class BytePairs(Tokenizer):
       b'' if token == self.separator else piece
       for token, piece in enumerate(self._pieces)
     ]
+
+  @property
+  def vocabulary(self) -> Mapping[str, int]:
+    """Token to id, bytes written as characters."""
+    return self._vocabulary
 
   def encode(self, text: str, dtype: DTypeLike = np.int32) -> np.ndarray:
     """Ids `[tokens]`; special tokens in the text are read as plain text.
@@ -439,6 +450,11 @@ class _OfLibrary(Tokenizer):
     self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
     ids = map(self._tokenizer.token_to_id, _SEPARATORS)
     self.separator = next((i for i in ids if i is not None), None)
+
+  @property
+  def vocabulary(self) -> Mapping[str, int]:
+    """Token to id."""
+    return self._tokenizer.get_vocab(with_added_tokens=True)
 
   @abc.abstractmethod
   def _read(self, hub: Any, path: pathlib.Path) -> Any:

@@ -1,5 +1,19 @@
-"""Evaluation: likelihood bounds, samples as text, pages.  Sees functions."""
+"""Evaluation: likelihoods, samples and their quality.  Sees functions."""
 
-from sedd_jax.evaluation import generate, likelihood, report
+from sedd_jax.evaluation import (
+  generate,
+  generation,
+  judges,
+  likelihood,
+  report,
+  text_metrics,
+)
 
-__all__ = ['generate', 'likelihood', 'report']
+__all__ = [
+  'generate',
+  'generation',
+  'judges',
+  'likelihood',
+  'report',
+  'text_metrics',
+]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sedd_jax.evaluation import conditioning
+from sedd_jax.evaluation import conditioning, text_metrics
 from sedd_jax.samplers import conditions
 from sedd_jax.systems.base import Request, Samples
 
@@ -240,6 +240,14 @@ def rows(
   ]
 
 
+def sequences(samples: Samples) -> list[np.ndarray]:
+  """The tokens `[length]` of each sample that count."""
+  return [
+    np.asarray(tokens[:length])
+    for tokens, length in zip(samples.tokens, samples.lengths)
+  ]
+
+
 def unigram_entropy(samples: Samples) -> float:
   """Entropy of the tokens within a sample, the mean over samples.
 
@@ -256,9 +264,4 @@ def unigram_entropy(samples: Samples) -> float:
   >>> round(unigram_entropy(Samples(tokens, np.array([4, 4]), 1)), 4)
   0.6931
   """
-  found = []
-  for tokens, length in zip(samples.tokens, samples.lengths):
-    _, counts = np.unique(tokens[:length], return_counts=True)
-    shares = counts / counts.sum()
-    found.append(-np.sum(shares * np.log(shares)))
-  return float(np.mean(found))
+  return text_metrics.unigram_entropy(sequences(samples))

@@ -216,14 +216,21 @@ def denoising_page(
 
 
 def suite_table(
-  suite: Any, name: str, results: Mapping[str, Mapping[str, Any]]
+  suite: Any,
+  name: str,
+  results: Mapping[str, Mapping[str, Any]],
+  *,
+  packing: str,
+  unit: str,
 ) -> str:
-  """A suite's perplexities as a Markdown table, published ones below.
+  """A suite's figures as a Markdown table, published ones below.
 
   Args:
-    suite: has `sets`, `protocol`, `published` and `source`.
+    suite: has `sets`, `figure`, `published` and `source`.
     name: of the run.
     results: set to what `likelihood.evaluate` says of it; sets may be missing.
+    packing: of the sets, in words.
+    unit: of the data, for bits a character.
 
   Returns:
     The table, and a line on how it was made.
@@ -236,14 +243,19 @@ def suite_table(
     result = results.get(split)
     if result is None:
       return 'not at hand'
-    perplexity, error = result['perplexity'], result['standard_error']
-    if perplexity is None:
+    value, error = result[suite.figure], result['standard_error']
+    if value is None:
       return 'beyond 1e304'
-    spread = '' if error is None else f' ± {perplexity * error:.2f}'
-    return f'{perplexity:.2f}{spread}'
+    # By a nat a token: that of exp, or what all are divided by.
+    slope = value if perplexities else value / result['nats_per_token']
+    spread = '' if error is None else f' ± {slope * error:.{digits}f}'
+    return f'{value:.{digits}f}{spread}'
 
+  perplexities = suite.figure == 'perplexity'
+  digits = 2 if perplexities else 3
+  per = 'byte' if unit == 'byte' else 'character'
   lines = [
-    line('perplexity a token', suite.sets),
+    line('perplexity a token' if perplexities else f'bits a {per}', suite.sets),
     line('---', ['---'] * len(suite.sets)),
     line(name, map(own, suite.sets)),
   ]
@@ -257,7 +269,7 @@ def suite_table(
   lines.append(
     f'\n{name}: step {first["step"]}, at most (eval.protocol '
     f'{first["protocol"]}, {first["points"]} times a sequence), packing '
-    f'{suite.protocol}, sequences: {counted}. The others: {suite.source}.'
+    f'{packing}, sequences: {counted}. The others: {suite.source}.'
   )
   return '\n'.join(lines) + '\n'
 

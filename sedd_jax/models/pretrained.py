@@ -1,4 +1,4 @@
-"""SEDD's released weights, in and out.
+"""SEDD's released weights, and those of its relatives, in and out.
 
 The original (arXiv 2310.16834, repository
 louaaron/Score-Entropy-Discrete-Diffusion) stores a PyTorch state dict: linear
@@ -6,6 +6,7 @@ weights are `[outputs, inputs]`, blocks are numbered, and the frequencies of the
 rotary embedding are among the tensors.  The hub's repositories hold it as
 `model.safetensors` beside the training run's `config.json`; its own training
 checkpoints hold it in a `.pth` file with the optimizer and a running mean.
+Weights of MDLM and RADD are brought into this layout (`masked_weights`).
 """
 
 import json
@@ -20,6 +21,7 @@ import numpy as np
 from sedd_jax.core import names
 from sedd_jax.models import (
   embeddings,
+  masked_weights,
   state_dicts,
   tensor_files,
   torch_file,
@@ -177,13 +179,14 @@ def from_state_dict(
   """Our parameters from the original's tensors.
 
   Args:
-    tensors: name to array, all of the network's and nothing else; the prefix
-      `module.` that PyTorch's data parallelism adds is dropped.
+    tensors: name to array, all of the network's and nothing else, of a layout
+      of `masked_weights.LAYOUTS`; the prefix `module.` that PyTorch's data
+      parallelism adds is dropped.
     config: the original's config, for what tensors do not tell, or None.
 
   Returns:
     The parameters of a `DiffusionTransformer` as float32 numpy arrays, and its
-    sizes: `num_states hidden_size num_layers num_heads cond_size`, and
+    sizes: `num_states hidden_size num_layers num_heads cond_size layout`, and
     `scale_by_sigma` (bool) and `process` ('absorbing' or 'uniform'), None where
     there is no config to say so.
 
@@ -195,7 +198,15 @@ def from_state_dict(
     tensors = {
       name.removeprefix('module.'): tensor for name, tensor in tensors.items()
     }
-  sizes = _sizes(tensors, config or {})
+  config = config or {}
+  layout = masked_weights.layout_of(tensors)
+  if layout == 'mdlm':
+    tensors = masked_weights.of_mdlm(tensors)
+    config = masked_weights.mdlm_config(config)
+  elif layout == 'radd':
+    size = config.get('model', {}).get('cond_dim', masked_weights.COND_SIZE)
+    tensors = masked_weights.of_radd(tensors, size)
+  sizes = {**_sizes(tensors, config), 'layout': layout}
   places = _places(sizes['num_layers'])
   shapes = state_dicts.shapes_of(_network(sizes), places)
   params = state_dicts.to_params(tensors, places, shapes, (_FREQUENCIES,))
@@ -276,7 +287,7 @@ def _parsed_config(text: str, where: str) -> dict[str, Any]:
 def load_sedd(
   path: str | os.PathLike, *, use_ema: bool = True
 ) -> tuple[Params, dict[str, Any]]:
-  """Reads weights in the layout of SEDD's release; nothing in them is run.
+  """Reads weights of SEDD, MDLM or RADD as released; nothing in them is run.
 
   Args:
     path: a folder as on the hub (`model.safetensors`, `config.json`) or of the
@@ -320,29 +331,45 @@ def save_sedd(
   sizes: Mapping[str, Any],
   config: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-  """Writes weights in the layout of SEDD's release; `load_sedd` backwards.
+  """Writes weights in a released layout; `load_sedd` backwards.
 
   Args:
     path: a folder, made if need be, that gets `model.safetensors` and
       `config.json`; or a file that ends in `.npz`.
     params: of a `DiffusionTransformer`.
-    sizes: as `load_sedd` returns them; `num_heads` is needed, and
-      `scale_by_sigma` and `process` are written down where they are given.
+    sizes: as `load_sedd` returns them; `num_heads` is needed, `layout` is
+      'sedd' where it is not given, and `scale_by_sigma` and `process` are
+      written down where they are given.  A network in the layout 'radd' has to
+      be one that is told sigma = 0 alone.
     config: further groups of the original's config and their fields, which its
       own code reads: `{'noise': {'type': 'loglinear'}, 'model': {'length':
       1024, 'dropout': 0.1}}`.
 
   Raises:
-    ValueError: for another suffix, sizes without `num_heads`, or a process that
-      the original does not have.
+    ValueError: for another suffix, sizes without `num_heads`, an unknown
+      layout, or a process that the original does not have.
   """
   path = pathlib.Path(path)
   if path.suffix in SUFFIXES and path.suffix != '.npz':
     raise ValueError(f'{path} must be a folder or end in .npz')
   if not sizes.get('num_heads'):
     raise ValueError("sizes need 'num_heads'")
+  layout = sizes.get('layout', 'sedd')
+  if layout not in masked_weights.LAYOUTS:
+    raise ValueError(
+      f'unknown layout {layout!r}; '
+      f'{names.alternatives(layout, masked_weights.LAYOUTS)}'
+    )
   tensors = to_state_dict(params, sizes['num_heads'])
-  text = json.dumps(_config_of(params, sizes, config or {}), indent=2)
+  described = _config_of(params, sizes, config or {})
+  if layout == 'radd':
+    tensors = masked_weights.to_radd(tensors)
+    described['tokens'] = len(params['embed']['embedding']) - 1
+    described['model']['type'] = 'ddit_wot'
+  elif layout == 'mdlm':
+    tensors = {f'{masked_weights.PREFIX}{k}': x for k, x in tensors.items()}
+    described = _mdlm_config_of(described, len(params['embed']['embedding']))
+  text = json.dumps(described, indent=2)
   if path.suffix == '.npz':
     tensor_files.write_npz(path, {**tensors, CONFIG: np.array(text)})
     return
@@ -383,3 +410,21 @@ def _config_of(
   for group, fields in further.items():
     config[group] = {**config.get(group, {}), **fields}
   return config
+
+
+def _mdlm_config_of(
+  config: Mapping[str, Mapping[str, Any]], num_states: int
+) -> dict[str, Any]:
+  """MDLM's config, which is flat, of SEDD's."""
+  model = config['model']
+  found = {
+    'model_type': 'mdlm',
+    'vocab_size': num_states,
+    'hidden_dim': model['hidden_size'],
+    'cond_dim': model['cond_dim'],
+    'n_blocks': model['n_blocks'],
+    'n_heads': model['n_heads'],
+    'time_conditioning': False,
+  }
+  further = {'model_length': 'length', 'dropout': 'dropout'}
+  return found | {k: model[v] for k, v in further.items() if v in model}

@@ -87,4 +87,6 @@ def make(config: Any, process: TokenProcess, *, timed: bool = True) -> Denoiser:
     lambda: init(jax.random.key(config.seed)),
     masked=process_base.has_mask(process),
   )
+  if load_pretrained is None and process_base.has_mask(process) and not told:
+    load_pretrained = weights.masked_loader(network)
   return Denoiser(init, logits_of, features_of, load_pretrained, told)

@@ -5,6 +5,7 @@ elsewhere (SUBS), and a loss that is a weighted cross entropy, in continuous
 time or in T steps.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -27,11 +28,13 @@ from sedd_jax.systems import (
   step_bound,
   time_proposal,
   unmasked,
+  weights,
   x0_chain,
 )
 from sedd_jax.systems import denoiser as denoiser_lib
 
 METHODS = ('ancestral',)
+TASKS = ('export',)
 
 
 def examples() -> tuple[dict[str, Any], ...]:
@@ -80,8 +83,14 @@ def make(
         f'system.args.num_steps must be 0 or at least 2, not {num_steps}'
       )
     chain = step_bound.Chain(process, _in_steps(schedule, num_steps))
-    return x0_chain.make(config, chain, denoiser)
-  return _continuous(config, process, schedule, denoiser)
+    system = x0_chain.make(config, chain, denoiser)
+  else:
+    system = _continuous(config, process, schedule, denoiser)
+  if timed:
+    # The released layouts have no time.
+    return system
+  export = weights.exporter(config, ('mdlm', 'radd'))
+  return dataclasses.replace(system, tasks={'export': export})
 
 
 def _in_steps(

@@ -27,6 +27,8 @@ from sedd_jax.systems import (
   weights,
 )
 
+TASKS = ('export',)
+
 
 def examples() -> tuple[dict[str, Any], ...]:
   """Fields of configs for the contract tests."""
@@ -271,5 +273,10 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
     sample=sample,
     check_request=check_request,
     score_fn=lambda params, aux: log_score_fn(params),
+    tasks={
+      'export': weights.exporter(
+        config, ('sedd',), 'absorbing' if scale_by_sigma else 'uniform'
+      )
+    },
     load_pretrained=weights.sedd_loader(network, scale_by_sigma),
   )

@@ -1,16 +1,20 @@
-"""Published weights that a system can begin from."""
+"""Published weights that a system can begin from, and how it writes them."""
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+
+from sedd_jax.core import names
 from sedd_jax.models import (
   Bert,
   DiffusionTransformer,
   bert_weights,
   pretrained,
 )
+from sedd_jax.systems import base
 
 # What of a config makes a size, where it is not its own name under `model`.
 _FIELDS = {
@@ -19,7 +23,9 @@ _FIELDS = {
   'max_positions': 'model.args.max_positions',
   'scale_by_sigma': 'process.name',
 }
+_SIZES = ('num_states', 'hidden_size', 'num_layers', 'num_heads', 'cond_size')
 Loader = Callable[[str | os.PathLike], Any]
+Task = Callable[[Any, Any, Mapping[str, Any], Any], dict[str, Any]]
 
 
 def bert_loader(
@@ -59,6 +65,98 @@ def sedd_loader(network: Any, scale_by_sigma: bool) -> Loader | None:
   )
 
 
+def masked_loader(network: Any) -> Loader | None:
+  """What reads MDLM's and RADD's weights, or None for another network.
+
+  Args:
+    network: of `models.MODELS`, told no time, its last state the mask.
+
+  Returns:
+    `System.load_pretrained`.
+  """
+  if not isinstance(network, DiffusionTransformer):
+    return None
+  return functools.partial(_load_masked, network=network)
+
+
+def exporter(config: Any, layouts: tuple[str, ...], process: str = '') -> Task:
+  """A task that writes a run's weights in a released layout.
+
+  Args:
+    config: the whole config.
+    layouts: that may be asked for, the first by default.
+    process: 'absorbing' or 'uniform' for SEDD's, whose config says it.
+
+  Returns:
+    For `System.tasks`; its options are `path`, the folder to write, and
+    `layout`.
+  """
+
+  def export(
+    params: Any, aux: Any, options: Mapping[str, Any], tokenizer: Any
+  ) -> dict[str, Any]:
+    del aux, tokenizer
+    known = ('path', 'layout')
+    for name in options:
+      if name not in known:
+        raise base.TaskError(
+          f'unknown option task.{name}; {names.alternatives(name, known)}'
+        )
+    path, layout = options.get('path', ''), options.get('layout', layouts[0])
+    if not path:
+      raise base.TaskError('mode export needs --config.task.path=FOLDER')
+    if layout not in layouts:
+      raise base.TaskError(
+        f'system {config.system.name} is not written in the layout {layout!r}; '
+        f'{names.alternatives(str(layout), layouts)}'
+      )
+    if 'sigma_embed' not in params:
+      raise base.TaskError(
+        f'model.name {config.model.name!r} has no released layout here; it is '
+        'that of transformer'
+      )
+    sizes = {'num_heads': config.model.num_heads, 'layout': layout}
+    if process:
+      sizes |= {'process': process, 'scale_by_sigma': process == 'absorbing'}
+    try:
+      pretrained.save_sedd(path, params, sizes, _described(config))
+    except OSError as error:
+      raise base.TaskError(f'task.path {path}: {error}') from error
+    count = sum(x.size for x in jax.tree.leaves(params))
+    return {'path': str(path), 'layout': layout, 'parameters': count}
+
+  return export
+
+
+def _described(config: Any) -> dict[str, Any]:
+  """What the originals' code reads of a config besides the network's sizes."""
+  noise = {'log_linear': 'loglinear', 'geometric': 'geometric'}
+  schedule = config.schedule
+  told: dict[str, Any] = {
+    'model': {'length': config.data.seq_len, 'dropout': config.model.dropout},
+  }
+  if schedule.name in noise:
+    told['noise'] = {
+      'type': noise[schedule.name],
+      'sigma_min': schedule.sigma_min,
+      'sigma_max': schedule.sigma_max,
+    }
+  return told
+
+
+def _load_masked(
+  path: str | os.PathLike, *, network: DiffusionTransformer
+) -> Any:
+  params, sizes = pretrained.load_sedd(path)
+  if sizes['process'] is not None and sizes['layout'] == 'sedd':
+    raise ValueError(
+      f'{path} is SEDD with graph {sizes["process"]}, whose network is told '
+      'the noise: use system.name=sedd'
+    )
+  _require(path, sizes, {name: getattr(network, name) for name in _SIZES})
+  return params
+
+
 def _load_bert(
   path: str | os.PathLike,
   *,
@@ -88,8 +186,12 @@ def _load_sedd(
   scale_by_sigma: bool,
 ) -> Any:
   params, sizes = pretrained.load_sedd(path)
-  fields = 'num_states hidden_size num_layers num_heads cond_size'.split()
-  wanted = {name: getattr(network, name) for name in fields}
+  if sizes['layout'] != 'sedd':
+    raise ValueError(
+      f'{path} is in the layout of {sizes["layout"].upper()}, a masked '
+      'diffusion: use system.name=masked_diffusion'
+    )
+  wanted = {name: getattr(network, name) for name in _SIZES}
   _require(path, sizes, {**wanted, 'scale_by_sigma': scale_by_sigma})
   return params
 

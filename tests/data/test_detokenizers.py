@@ -54,6 +54,15 @@ CASES = {
     ('9 : 30 ; then', '9: 30; then'),
     ('an end . And on .', 'an end. And on.'),
   ],
+  # The rules of WikiText, then those of LM1B.
+  'scientific_papers': [
+    # LM1B's rule wants a whole word before the last mark.
+    ('we ( so to say ) find , in @-@ line .', 'we (so to say) find, in-line .'),
+    ('we ( so to say ) find , in line .', 'we (so to say) find, in line.'),
+    ('a = = b \n 3 N of $ 4', 'a == b\n3 1 of $4'),
+    ('is it ? it is !', 'is it? it is!'),
+  ],
+  'none': [(' a , “b” ', ' a , “b” ')],
   'lambada': [
     ('  “Yes,” she said. ', '\n"Yes," she said.'),
     ('', '\n'),

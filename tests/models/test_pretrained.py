@@ -35,6 +35,7 @@ SIZES = {
   'cond_size': 32,
   'scale_by_sigma': True,
   'process': 'absorbing',
+  'layout': 'sedd',
 }
 UNKNOWN = {'scale_by_sigma': None, 'process': None}
 # As the hub's repositories have it, shortened to what concerns the network.

@@ -393,6 +393,9 @@ def test_what_is_masked_again_has_the_law_of_its_steps(name):
   law = stepped_law(table, condition, chances)
   assert law.sum() == pytest.approx(1)
   assert oracles.chi_square_pvalue(counts, law) > 1e-4
+  revealed = [(reveal, 0) for reveal, _ in chances]
+  kept = stepped_law(table, condition, revealed)
+  assert oracles.chi_square_pvalue(counts, kept) < 1e-4
   other = stepped_law(x_hat(1), condition, chances)
   assert oracles.chi_square_pvalue(counts, 0.85 * law + 0.15 * other) < 1e-4
 

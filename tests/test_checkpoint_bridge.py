@@ -1,0 +1,177 @@
+"""Published layouts by one command: sampled, evaluated, trained, written."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sedd_jax import main, runs
+from sedd_jax.models import pretrained, tensor_files
+from tests import golden_numbers, tiny
+from tests.models import test_masked_weights as radd
+
+
+def published(folder, kind):
+  """A checkpoint with random weights, as the hub has it."""
+  if kind == 'radd':
+    tensors = radd.radd_tensors()
+    config = {'tokens': 27, 'model': {'cond_dim': 8, 'n_heads': radd.HEADS}}
+  else:
+    golden = golden_numbers.load('sedd_model_absorb')
+    tensors = {k[3:]: golden[k] for k in golden if k.startswith('sd/')}
+    # Computed from the width of a head, not kept.
+    del tensors['rotary_emb.inv_freq']
+    config = {'tokens': 27, 'graph': {'type': 'absorb'}}
+    config['model'] = {'n_heads': 4, 'scale_by_sigma': True}
+  folder.mkdir()
+  tensor_files.write_safetensors(folder / 'model.safetensors', tensors)
+  (folder / 'config.json').write_text(json.dumps(config))
+  return tensors
+
+
+SIZES = {
+  'sedd': {'hidden_size': 64, 'num_layers': 2, 'num_heads': 4, 'cond_size': 32},
+  'radd': {
+    'hidden_size': radd.SIZE,
+    'num_layers': radd.LAYERS,
+    'num_heads': radd.HEADS,
+    'cond_size': 8,
+  },
+}
+
+
+def flags_of(kind, text, folder, **fields):
+  fields = {f'model.{k}': v for k, v in SIZES[kind].items()} | fields
+  if kind == 'radd':
+    fields |= {'system.name': 'masked_diffusion'}
+    fields |= {'sampling.method': 'ancestral'}
+  fields['init_from'] = folder
+  return [
+    *tiny.arguments(text),
+    *(f'--config.{path}={value}' for path, value in fields.items()),
+  ]
+
+
+@pytest.mark.parametrize('kind', ['sedd', 'radd'])
+def test_written_again_bit_by_bit(kind, tiny_text, tmp_path, capsys):
+  tensors = published(tmp_path / 'hub', kind)
+  argv = flags_of(kind, tiny_text, tmp_path / 'hub')
+  argv += [f'--workdir={tmp_path / "run"}', '--mode=export']
+  layout = ['--config.task.layout=radd'] if kind == 'radd' else []
+  main.main([*argv, *layout, f'--config.task.path={tmp_path / "out"}'])
+  told = json.loads(capsys.readouterr().out)
+  assert told['layout'] == kind
+  found = tensor_files.read_safetensors(tmp_path / 'out/model.safetensors')
+  for name, tensor in tensors.items():
+    assert found[name].tobytes() == tensor.tobytes(), name
+  assert found.keys() - tensors.keys() <= {'rotary_emb.inv_freq'}
+  config = json.loads((tmp_path / 'out/config.json').read_text())
+  assert config['tokens'] == 27 and config['noise']['type'] == 'loglinear'
+  assert config['model']['length'] == tiny.SEQ_LEN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['sedd', 'radd'])
+def test_sampled_evaluated_and_trained(kind, tiny_text, tmp_path, capsys):
+  published(tmp_path / 'hub', kind)
+  small = {
+    'eval.max_sequences': 32,
+    'sampling.prompt': '',
+    'training.eval_every': 0,
+    'training.sample_every': 0,
+  }
+  argv = flags_of(kind, tiny_text, tmp_path / 'hub', **small)
+  argv += [f'--workdir={tmp_path / "run"}']
+  main.main([*argv, '--mode=sample'])
+  main.main([*argv, '--mode=evaluate'])
+  before = json.loads((tmp_path / 'run/evaluation.json').read_text())
+  assert before['step'] == 0
+  main.main([*argv, f'--config.training.num_steps={tiny.NUM_STEPS}'])
+  after = json.loads((tmp_path / 'run/evaluation.json').read_text())
+  assert after['nats_per_token'] < before['nats_per_token']
+  export = [f'--workdir={tmp_path / "run"}', '--mode=export']
+  main.main([*export, f'--config.task.path={tmp_path / "out"}'])
+  capsys.readouterr()
+  _, sizes = pretrained.load_sedd(tmp_path / 'out')
+  assert sizes['layout'] == ('mdlm' if kind == 'radd' else 'sedd')
+
+
+@pytest.mark.parametrize(
+  ('kind', 'fields', 'told'),
+  [
+    (
+      'sedd',
+      {'data.tokenizer': 'bytes'},
+      'num_states = 28, the config makes it 257 (data.tokenizer)',
+    ),
+    (
+      'radd',
+      {'data.tokenizer': 'bytes'},
+      'num_states = 28, the config makes it 257 (data.tokenizer)',
+    ),
+    ('sedd', {'model.cond_size': 8}, 'cond_size = 32, the config makes it 8'),
+  ],
+)
+def test_weights_that_do_not_fit(
+  kind, fields, told, tiny_text, tmp_path, capsys
+):
+  published(tmp_path / 'hub', kind)
+  argv = flags_of(kind, tiny_text, tmp_path / 'hub', **fields)
+  with pytest.raises(SystemExit):
+    main.main([*argv, f'--workdir={tmp_path / "run"}', '--mode=sample'])
+  assert told in capsys.readouterr().err
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  ('kind', 'as_kind', 'told'),
+  [
+    ('sedd', 'radd', 'is told the noise: use system.name=sedd'),
+    ('radd', 'sedd', 'layout of RADD, a masked diffusion: use system.name='),
+  ],
+)
+def test_the_weights_of_another_system(
+  kind, as_kind, told, tiny_text, tmp_path, capsys
+):
+  published(tmp_path / 'hub', kind)
+  argv = flags_of(as_kind, tiny_text, tmp_path / 'hub')
+  with pytest.raises(SystemExit):
+    main.main([*argv, f'--workdir={tmp_path / "run"}', '--mode=sample'])
+  assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('options', 'told'),
+  [
+    ([], 'mode export needs --config.task.path=FOLDER'),
+    (
+      ['path=x', 'layout=radd'],
+      "not written in the layout 'radd'; known: sedd",
+    ),
+    (['path=x', 'pth=y'], 'unknown option task.pth; nearest: path'),
+  ],
+)
+def test_mistakes_of_an_export(trained, capsys, options, told):
+  argv = [f'--workdir={trained}', '--mode=export']
+  with pytest.raises(SystemExit):
+    main.main([*argv, *(f'--config.task.{option}' for option in options)])
+  assert told in capsys.readouterr().err
+
+
+def test_averaged_parameters_are_written(trained, tmp_path, capsys):
+  main.main(
+    [
+      f'--workdir={trained}',
+      '--mode=export',
+      f'--config.task.path={tmp_path / "out"}',
+    ]
+  )
+  run = runs.load_run(trained)
+  params, sizes = pretrained.load_sedd(tmp_path / 'out')
+  assert sizes['process'] == 'absorbing' and sizes['scale_by_sigma']
+  np.testing.assert_array_equal(
+    params['head']['kernel'], run.params['head']['kernel']
+  )
+  told = json.loads(capsys.readouterr().out)
+  assert told['parameters'] == sum(x.size for x in jax.tree.leaves(run.params))
