@@ -77,8 +77,8 @@ def repetition(sequences: Sequence[np.ndarray], n: int) -> float | None:
     In [0, 1); None where no sample has n tokens, and samples that have not are
     left out.
 
-  >>> repetition([np.array([1, 1, 1, 1]), np.array([1, 2, 3])], 2)
-  0.3333333333333333
+  >>> round(repetition([np.array([1, 1, 1, 1]), np.array([1, 2, 3])], 2), 4)
+  0.3333
   """
   grams = [_grams(tokens, n) for tokens in sequences if len(tokens) >= n]
   if not grams:
