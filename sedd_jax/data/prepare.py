@@ -192,6 +192,12 @@ def _recipe(arguments: argparse.Namespace) -> tuple[str, streaming.Recipe]:
   if division == 'position':
     return division, streaming.Recipe(tokenizer=name)
   fraction = arguments.validation_fraction
+  if division == 'name':
+    if fraction is not None:
+      raise DataError('--split-by name: no --validation-fraction')
+    return 'published', streaming.Recipe(
+      tokenizer=name, split_of=published.split_named
+    )
   default = OPENWEBTEXT_FRACTION if own == division else VALIDATION_FRACTION
   split_of = functools.partial(
     streaming.split_of,
@@ -402,9 +408,10 @@ def argument_parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     '--split-by',
-    choices=('position', 'document'),
+    choices=('position', 'document', 'name'),
     help='how text_file (position) and openwebtext (document) are split: '
-    'the end is held out, or each document by its text',
+    'the end is held out, or each document by its text, or by the names of '
+    'the files, train.*, validation.*, test.*',
   )
   parser.add_argument(
     '--workers',

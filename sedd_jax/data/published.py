@@ -1,7 +1,8 @@
 """Corpora that are published in splits, and what their files are called.
 
 A file, or a member of an archive, belongs to a split by its name: those of the
-published archives, of their plain copies, and of the hub's parquet files.
+published archives, of their plain copies, and of the hub's parquet files.  So
+do a user's own files, where that is asked for.
 """
 
 import importlib
@@ -49,6 +50,7 @@ def _named(prefix: str, **more: str) -> dict[str, re.Pattern]:
   }
 
 
+_OWN = _named(r'[^/:]*[-._]', validation=r'(?:[^/:]*[-._])?dev[-.][^/:]*')
 _WIKITEXT = _named(r'wiki\.|wikitext-?(?:2|103)[-.]')
 _CONVERTED = 'refs/convert/parquet'
 
@@ -111,10 +113,33 @@ def split_of(document: Document, source: str) -> str | None:
   return _split_of_path(document.where, source)
 
 
+def split_named(document: Document) -> str:
+  """The split of a document of one's own files: train.txt, my-valid.txt, ...
+
+  Raises:
+    DataError: a file that is not named as a split is.
+
+  >>> split_named(Document('in/my-dev.txt', 0, b''))
+  'validation'
+  """
+  split = _matching(document.where, _OWN)
+  if split is None:
+    raise DataError(
+      f'{document.where}: named as no split is: with --split-by name files are '
+      'train.*, validation.* (or valid, dev) and test.*, also behind a name: '
+      'my-train.txt'
+    )
+  return split
+
+
 def _split_of_path(where: str, source: str) -> str | None:
+  return _matching(where, CORPORA[source].splits)
+
+
+def _matching(where: str, splits: dict[str, re.Pattern]) -> str | None:
   path = _PLACE.sub('', where.replace('\\', '/').lower())
-  splits = CORPORA[source].splits.items()
-  return next((split for split, name in splits if name.search(path)), None)
+  found = splits.items()
+  return next((split for split, name in found if name.search(path)), None)
 
 
 def by_lines(where: str, source: str) -> bool:

@@ -68,6 +68,38 @@ def test_a_file_is_of_the_split_that_it_is_named_by(source, where, split):
   assert published.split_of(Document(where, 0, b''), source) == split
 
 
+@pytest.mark.parametrize(
+  ('where', 'split'),
+  [
+    ('in/train.txt', 'train'),
+    ('in/my_train.jsonl.xz:12', 'train'),
+    ('in/a.valid.txt', 'validation'),
+    ('in/my-dev.txt', 'validation'),
+    ('dev.txt', 'validation'),
+    ('a.zip:b/test.txt', 'test'),
+    ('test/train.txt', 'train'),
+  ],
+)
+def test_own_files_are_of_the_split_that_they_are_named_by(where, split):
+  assert published.split_named(Document(where, 0, b'')) == split
+
+
+def test_own_files_in_splits(capsys):
+  pathlib.Path('in').mkdir()
+  for name in ('train', 'valid', 'test'):
+    pathlib.Path(f'in/my-{name}.txt').write_text(f'{name} text')
+  assert prepared('text_file', 'in', '--split-by=name') == {
+    'train': 'train text',
+    'validation': 'valid text',
+    'test': 'test text',
+  }
+  pathlib.Path('in/more.txt').write_text('of no split')
+  capsys.readouterr()
+  again = ['--split-by=name', '--overwrite']
+  assert prepared('text_file', 'in', *again) == 1
+  assert 'more.txt: named as no split is' in capsys.readouterr().err
+
+
 def test_wikitext_from_its_archive_and_from_its_files():
   with zipfile.ZipFile('wikitext-2-raw-v1.zip', 'w') as archive:
     for split, text in LINES.items():
