@@ -7,6 +7,7 @@
   same numbers again on purpose, build the key again or `jax.random.clone` it.
 - Broadcasting arrays of different rank is an error: write `x[:, None]`.
 - `x64` is a fixture: the test that asks for it computes in float64.
+- What `slow.txt` lists (see `slowest.py`) is marked slow.
 - `trained` is the folder of a tiny run, trained once for all processes of
   xdist.  Tests leave it as it is; those that change a run use `copied`.
 """
@@ -38,6 +39,17 @@ jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_debug_key_reuse', True)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+  """Marks what takes long without a cache, before marks are selected."""
+  from tests import slowest
+
+  listed = set(slowest.LIST.read_text().splitlines())
+  for item in items:
+    if slowest.name_of(item.nodeid) in listed:
+      item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
