@@ -50,10 +50,12 @@ def _product_backward(precision, residuals, g):
     return jnp.dot(rows.T, g_rows, precision=precision)
 
   def turned(rows, g_rows):
-    # In memory, not in the product alone, which else goes down the columns.
-    return jnp.dot(
-      jax.lax.optimization_barrier(rows.T), g_rows, precision=precision
-    )
+    # Both factors along their rows, which a product down the columns of one is
+    # slower than; of the two the narrower is turned, in memory.
+    held = jax.lax.optimization_barrier
+    if rows.shape[-1] <= g_rows.shape[-1]:
+      return jnp.dot(held(rows.T), g_rows, precision=precision)
+    return held(jnp.dot(held(g_rows.T), rows, precision=precision)).T
 
   d_kernel = jax.lax.platform_dependent(rows, g_rows, cpu=turned, default=plain)
   return jnp.dot(g, kernel.T, precision=precision), d_kernel
