@@ -6,7 +6,8 @@ Reads the folders that `python -m sedd_jax.main` has written.  Characters are
 those trained on, repetitions counted; hours are those of the whole training,
 seconds a step those of its fastest stretch between two lines of metrics, which
 leave out compilation and evaluation.  With --sample one sequence is drawn
-besides, as the run's config says, compiled before: seconds a sample.
+besides, as the run's config says, compiled before: seconds a sample.  With
+--add the runs that FILE has stay in it, but for those of the folders given.
 """
 
 import argparse
@@ -121,11 +122,20 @@ def main() -> None:
   parser.add_argument('runs', nargs='+', type=pathlib.Path)
   parser.add_argument('--sample', action='store_true', help='time a sample')
   parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
+  parser.add_argument(
+    '--add', action='store_true', help="keep the output's other runs"
+  )
   own = parser.parse_args()
   runs = [told(folder) for folder in own.runs]
   if own.sample:
     for run, folder in zip(runs, own.runs):
       run['seconds_to_sample'] = seconds_to_sample(folder)
+  if own.add:
+    if not (own.output and own.output.is_file()):
+      parser.error(f'--add: no file {own.output or "in --output"} to add to')
+    given = {run['run'] for run in runs}
+    others = json.loads(own.output.read_text())['runs']
+    runs = [run for run in others if run['run'] not in given] + runs
   rows = [row_of(run) for run in runs]
   print(common.table(list(rows[0]), rows))
   common.write(

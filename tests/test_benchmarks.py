@@ -211,6 +211,23 @@ def test_training_runs(result_of, trained, capsys):
   assert '| tiny | sedd | absorbing |' in capsys.readouterr().out
 
 
+def test_runs_are_added_to_those_of_before(result_of, trained, tmp_path):
+  def names(*arguments):
+    result = result_of('training_runs', *map(str, arguments), common=[])
+    assert [row['run'] for row in result['rows']] == [
+      run['run'] for run in result['runs']
+    ]
+    return [row['run'] for row in result['rows']]
+
+  other = tmp_path / 'other'
+  other.symlink_to(trained)
+  with pytest.raises(SystemExit):
+    names(trained, '--add')
+  assert names(trained) == ['tiny']
+  assert names(other, '--add') == ['tiny', 'other']
+  assert names(trained, '--add') == ['other', 'tiny']
+
+
 @pytest.mark.slow
 def test_family(monkeypatch, tmp_path, tiny_text, result_of):
   """Every system is built; one is trained, evaluated and told."""
