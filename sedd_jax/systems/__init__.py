@@ -7,6 +7,7 @@ from sedd_jax.systems import (
   autoregressive,
   d3pm,
   diffuser,
+  diffuseq,
   diffusion_bert,
   diffusion_lm,
   masked_diffusion,
@@ -31,6 +32,7 @@ SYSTEMS = {
   'diffuser': diffuser.make,
   'autoregressive': autoregressive.make,
   'diffusion_lm': diffusion_lm.make,
+  'diffuseq': diffuseq.make,
 }
 
 __all__ = [
