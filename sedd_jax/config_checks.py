@@ -294,8 +294,8 @@ def _check_pairs(config: config_dict.ConfigDict) -> None:
   data = config.data
   if data.source != 'seq2seq' or data.layout == 'target':
     raise ConfigError(
-      f"{told} needs data.source='seq2seq' with a source in data.layout (joint, "
-      f'split), not {data.source!r} and {data.layout!r}'
+      f"{told} needs data.source='seq2seq' with a source in data.layout "
+      f'(joint, split), not {data.source!r} and {data.layout!r}'
     )
   for path in _OF_FREE:
     if lookup(config, path):

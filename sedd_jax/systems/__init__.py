@@ -6,8 +6,8 @@ from sedd_jax.core import names
 from sedd_jax.systems import (
   autoregressive,
   d3pm,
-  diffuser,
   diffuseq,
+  diffuser,
   diffusion_bert,
   diffusion_lm,
   masked_diffusion,
