@@ -7,7 +7,7 @@
 
 The first 10,000 pairs; the noise of qqp_diffuseq, its network smaller.
 
-Hardware: two CPU cores; 3.9 M parameters.
+Hardware: two CPU cores; 3.8 M parameters.
 """
 
 from sedd_jax import default_config

@@ -7,18 +7,18 @@
 
 The pairs are qqp_diffuseq_small's, and revisions begin with the source.
 
-Hardware: two CPU cores; SIZE.
+Hardware: two CPU cores; 4.1 M parameters and 3.2 M of vocabularies.
 """
 
 from sedd_jax import default_config
 
 
 def get_config():
-  """T = 6 steps, 3 layers of width 256 a network, 32 tokens a side."""
+  """T = 6 steps, 2 layers of width 256 a network, 32 tokens a side."""
   config = default_config.get_config()
   config.system.name = 'diffuser'
   config.system.args.update({'num_steps': 6, 'source_length': 32})
-  config.model.update({'hidden_size': 256, 'num_layers': 3, 'num_heads': 8})
+  config.model.update({'hidden_size': 256, 'num_layers': 2, 'num_heads': 8})
   config.model.update({'dtype': 'float32', 'scan_layers': False})
   config.data.update({'source': 'seq2seq', 'seq_len': 32})
   config.data.layout = 'split'

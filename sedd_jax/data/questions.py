@@ -6,6 +6,7 @@ has.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Questions:
   def __len__(self) -> int:
     return len(self.pairs)
 
-  def at(self, rows: np.ndarray) -> dict[str, np.ndarray | None]:
+  def at(self, rows: np.ndarray) -> dict[str, Any]:
     """The fields `tokens`, `given` and `source` of a request, of some rows."""
     return {
       name: None if x is None else x[rows]
