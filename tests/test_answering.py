@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from sedd_jax import (
@@ -191,3 +192,55 @@ def test_from_the_command_line(tmp_path, capsys):
   capsys.readouterr()
   assert scoring.main([str(workdir / 'answers.jsonl')]) == 0
   assert json.loads(capsys.readouterr().out) == scores
+
+
+@pytest.mark.slow
+def test_diffuseq_learns_to_answer(tmp_path):
+  """Two letters the other way round, of four: by heart from their source."""
+  letters = [a + b for a in 'abcd' for b in 'abcd']
+  path = tmp_path / 'turned.jsonl'
+  path.write_text(
+    ''.join(json.dumps({'src': x, 'trg': x[::-1]}) + '\n' for x in letters)
+  )
+  fields = {
+    'data__validation_path': str(path),
+    'data__seq_len': 9,
+    'model__hidden_size': 32,
+    'model__dropout': 0.0,
+    'schedule__num_steps': 20,
+    'system__args__loss_on': 'target',
+    'sampling__steps': 10,
+    'sampling__num_pairs': 0,
+    'sampling__num_samples': 3,
+    'sampling__batch_size': 48,
+    'sampling__clamp': 20,
+  }
+  experiment = runs.Experiment(config_of(path, 'diffuseq', **fields))
+  system, data = experiment.system, experiment.dataset
+  updates = optax.adam(5e-3)
+  params, aux = jax.jit(system.init)(jax.random.key(0))
+
+  @jax.jit
+  def step(params, aux, state, key, batch):
+    def mean(params):
+      loss = system.loss(params, aux, key, batch)
+      return loss.nats.sum() / loss.weight.sum(), loss.stats
+
+    (_, stats), grads = jax.value_and_grad(mean, has_aux=True)(params)
+    change, state = updates.update(grads, state)
+    params = optax.apply_updates(params, change)
+    return params, system.update_aux(aux, stats), state
+
+  state = updates.init(params)
+  for number in range(400):
+    batch = data.train_batch(0, number, np.arange(64), 64)
+    key = jax.random.fold_in(jax.random.key(1), number)
+    params, aux, state = step(params, aux, state, key, batch)
+  # Steps are drawn by their losses by now.
+  assert np.all(np.asarray(aux['history'].counts) == 10)
+  run = runs.Run(experiment, params, aux, 400)
+  wanted = answering.asked(experiment)
+  answering.answer(run, tmp_path, wanted, scored=True, told={})
+  result = json.loads((tmp_path / 'answers.json').read_text())
+  assert result['num_pairs'] == 16 and result['num_cut'] == 0
+  assert result['scores']['exact_match'] > 0.8
