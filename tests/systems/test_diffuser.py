@@ -128,7 +128,7 @@ def test_no_marks_are_begun_with(monkeypatch):
   def begun(revise, states, times, **options):
     return states
 
-  monkeypatch.setattr(edit_samplers, 'drawn', begun)
+  monkeypatch.setattr(edit_samplers, 'best', begun)
   states = edit_requests.chains(
     None,
     request(options={'start': 'source'}),
