@@ -276,6 +276,35 @@ def _check_rules(config: config_dict.ConfigDict) -> None:
         raise ConfigError(
           f"data.{name} is of data.source='seq2seq', not {config.data.source!r}"
         )
+  if config.sampling.pairs:
+    _check_pairs(config)
+
+
+# What goes with other samples than answers to pairs.
+_OF_FREE = (
+  *('sampling.prompt', 'sampling.suffix', 'sampling.prompts'),
+  *('sampling.contains', 'sampling.avoids', 'sampling.regex'),
+  *('sampling.json_schema', 'sampling.label', 'eval.judge', 'eval.mauve'),
+  *('eval.temperatures', 'eval.steps'),
+)
+
+
+def _check_pairs(config: config_dict.ConfigDict) -> None:
+  told = f'sampling.pairs={config.sampling.pairs!r}'
+  data = config.data
+  if data.source != 'seq2seq' or data.layout == 'target':
+    raise ConfigError(
+      f"{told} needs data.source='seq2seq' with a source in data.layout "
+      f'(joint, split), not {data.source!r} and {data.layout!r}'
+    )
+  for path in _OF_FREE:
+    if lookup(config, path):
+      raise ConfigError(f'{told} and {path} do not go together')
+  if data.layout == 'joint' and config.sampling.length not in (0, data.seq_len):
+    raise ConfigError(
+      f'{told}: the samples have source and target, data.seq_len='
+      f'{data.seq_len} tokens; leave sampling.length at 0'
+    )
 
 
 def differences(

@@ -443,7 +443,9 @@ FIELDS: dict[str, Field] = {
   'sampling.branches': Field(
     3, 'beam_2d: states that go on after a revision.', '> 0'
   ),
-  'sampling.num_samples': Field(8, 'Samples drawn.', '> 0'),
+  'sampling.num_samples': Field(
+    8, 'Samples drawn; with pairs, candidates for each.', '> 0'
+  ),
   'sampling.length': Field(
     0, 'Tokens a sample; 0: as long as data.seq_len.', '>= 0'
   ),
@@ -473,6 +475,14 @@ FIELDS: dict[str, Field] = {
     '',
     'File of JSON lines, each num_samples samples with a prompt, suffix, '
     'contains, avoids, regex, json_schema, ends, label of its own.',
+  ),
+  'sampling.pairs': Field(
+    '',
+    'seq2seq: pairs whose targets are written, all, in their order: a split '
+    '(train, validation, test) or files; empty: none.',
+  ),
+  'sampling.num_pairs': Field(
+    0, 'The first so many of sampling.pairs; 0: all.', '>= 0'
   ),
   'sampling.batch_size': Field(8, 'Samples drawn at once.', '> 0'),
   'sampling.grid': Field(

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 import sedd_jax
-from sedd_jax import config_checks, flags, runs, systems
+from sedd_jax import answering, config_checks, flags, runs, systems
 from sedd_jax.data import (
   DataError,
   evaluation_sets,
@@ -118,10 +118,13 @@ def evaluate(command: flags.Command) -> None:
   """Bounds -log p over a split or a suite of published sets, or samples.
 
   Writes evaluation.json; of a suite SUITE.json and SUITE.md; of samples
-  generation.json, .md, .png and .jsonl.
+  generation.json, .md, .png and .jsonl, or of pairs answers.json and .jsonl.
   """
   if command.config.eval.generation:
-    _evaluate_generation(command)
+    if command.config.sampling.pairs:
+      _answer(command, scored=True)
+    else:
+      _evaluate_generation(command)
     return
   suite = command.config.eval.suite
   with _mistakes_told():
@@ -150,7 +153,13 @@ def evaluate(command: flags.Command) -> None:
 
 
 def sample(command: flags.Command) -> None:
-  """Draws samples, with the prompt if there is one; writes samples.jsonl."""
+  """Draws samples, with the prompt if there is one; writes samples.jsonl.
+
+  With `sampling.pairs` answers them: answers.jsonl and answers.json.
+  """
+  if command.config.sampling.pairs:
+    _answer(command, scored=False)
+    return
   with _mistakes_told():
     run = runs.load(command.config, command.workdir, read=False)
     if run.experiment.system.sample is None:
@@ -158,6 +167,22 @@ def sample(command: flags.Command) -> None:
     requests = _requests(run.experiment, free=False)
     _make_folder(command.workdir)
   parallel.by_first(lambda: _sample(run, command.workdir, requests))
+
+
+def _answer(command: flags.Command, *, scored: bool) -> None:
+  """Answers the pairs that `sampling.pairs` names."""
+  with _mistakes_told():
+    run = runs.load(command.config, command.workdir, read=False)
+    if run.experiment.system.sample is None:
+      raise ValueError(f'system {run.config.system.name!r} draws no samples')
+    asked = answering.asked(run.experiment)
+    _make_folder(command.workdir)
+  told = _circumstances(run, run.experiment.info)
+  parallel.by_first(
+    lambda: answering.answer(
+      run, command.workdir, asked, scored=scored, told=told
+    )
+  )
 
 
 def task(command: flags.Command) -> None:
@@ -487,8 +512,17 @@ class _Asked(NamedTuple):
 
 
 def _requests(experiment: runs.Experiment, *, free: bool) -> list[_Asked]:
-  """What the config asks for; with `free`, samples without a prompt first."""
+  """What the config asks for; with `free`, samples without a prompt first.
+
+  Of pairs one batch: all are answered in mode sample.
+  """
   sampling = experiment.config.sampling
+  if sampling.pairs:
+    request = answering.preview(experiment)
+    if experiment.system.check_request is not None:
+      experiment.system.check_request(request)
+    pairs = {'pairs': sampling.pairs}
+    return [_Asked(request, [pairs] * len(request.seeds))]
   count = sampling.num_samples
   config = {name: sampling[name] for name in conditioning.ASKED}
   lines = [config]

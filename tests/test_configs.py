@@ -23,6 +23,8 @@ RECIPES = (
   *('text_file_absorb_gpt2', 'text_file_mdlm_gpt2', 'text_file_ar_gpt2'),
   *('toy_diffuser', 'jfleg_diffuser'),
   *('e2e_diffusion_lm', 'roc_diffusion_lm', 'e2e_diffusion_lm_small'),
+  *('qqp_diffuseq', 'simplification_diffuseq', 'qqp_diffuseq_small'),
+  *('qqp_ar_small', 'qqp_diffuser_small'),
 )
 # Those without a paper's recipe behind them.
 OWN = (
@@ -30,7 +32,8 @@ OWN = (
   *('toy_d3pm_gaussian', 'text_file_diffusion_bert'),
   *('text_file_absorb_gpt2', 'text_file_mdlm_gpt2', 'text_file_ar_gpt2'),
   *('toy_diffuser', 'jfleg_diffuser'),
-  'e2e_diffusion_lm_small',
+  *('e2e_diffusion_lm_small', 'qqp_diffuseq_small'),
+  *('qqp_ar_small', 'qqp_diffuser_small'),
 )
 
 
@@ -132,15 +135,37 @@ def test_small_models_of_a_text_file_are_alike(name):
   assert 'training.batch_size' not in differ
 
 
+def test_diffuseq_is_trained_as_published():
+  qqp, simpler = load('qqp_diffuseq'), load('simplification_diffuseq')
+  differ = config_checks.differences(qqp, simpler)
+  assert {path for path in differ if not path.startswith('data.')} == {
+    'training.num_steps',
+    'optimizer.decay_steps',
+  }
+  assert (qqp.training.num_steps, simpler.training.num_steps) == (50000, 80000)
+  for config in (qqp, simpler):
+    assert config.data.seq_len == 128 and config.schedule.num_steps == 2000
+    assert config.model.args.embedding_size == 128
+    assert config.training.batch_size == 2048
+    assert config.optimizer.clip_norm == 0
+    # Every step clamps, with the large variance.
+    assert config.sampling.clamp == config.sampling.steps == 2000
+    assert config.sampling.variance == 'large'
+    assert config.sampling.num_samples == 10
+  small, yardstick = load('qqp_diffuseq_small'), load('qqp_ar_small')
+  differ = config_checks.differences(small, yardstick)
+  assert not {path for path in differ if path.startswith('data.')}
+
+
 STEPPED = (
   *('quickstart', 'text8_uniform', 'owt_absorb_medium'),
-  *('text_file_diffusion_bert', 'e2e_diffusion_lm'),
+  *('text_file_diffusion_bert', 'e2e_diffusion_lm', 'qqp_diffuseq'),
 )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', RECIPES)
-def test_a_recipe_makes_a_step(name, tiny_text):
+def test_a_recipe_makes_a_step(name, tiny_text, tmp_path):
   """Its own process, schedule, loss and optimizer on a shrunken shape.
 
   Of each kind one is compiled and makes the step, the others are traced.
@@ -148,12 +173,22 @@ def test_a_recipe_makes_a_step(name, tiny_text):
   config = load(name)
   config.model.update({'hidden_size': 16, 'num_layers': 1, 'num_heads': 2})
   config.model.cond_size = 8
-  config.data.update({'source': 'text_file', 'path': str(tiny_text)})
-  config.data.validation_path = ''
+  config.data.path = str(tiny_text)
+  if config.data.source == 'seq2seq':
+    config.data.path = str(tmp_path / 'pairs.jsonl')
+    pair = '{"src": "a cat sat", "trg": "sat a cat"}\n'
+    pathlib.Path(config.data.path).write_text(40 * pair)
+    if 'source_length' in config.system.args:
+      config.system.args.source_length = 16
+  else:
+    config.data.source = 'text_file'
+  config.data.update({'validation_path': '', 'test_path': ''})
+  config.sampling.pairs = ''
   config.data.seq_len = 16
   if config.data.tokenizer != 'text8':
     config.data.tokenizer = 'bytes'
   config.training.batch_size = 2
+  config.training.accumulation = min(config.training.accumulation, 2)
   config_checks.validate(config)
   experiment = runs.Experiment(config)
   system = experiment.system

@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from sedd_jax.data import documents
+from sedd_jax.data import documents, pairs
 from sedd_jax.data.errors import DataError
 
 END = '<|endoftext|>'
@@ -20,6 +20,7 @@ def train(
   folder: pathlib.Path,
   vocab_size: int,
   *,
+  of_pairs: bool = False,
   overwrite: bool = False,
 ) -> pathlib.Path:
   """Learns merges and writes them as a `tokenizer.json`.
@@ -32,6 +33,8 @@ def train(
       time.
     folder: where the file goes.
     vocab_size: tokens at most; fewer where the text gives no more merges.
+    of_pairs: the files are of pairs (`pairs.find`), both sides of which are
+      read, each by itself.
     overwrite: replace a file that is there.
 
   Returns:
@@ -63,7 +66,8 @@ def train(
     special_tokens=[END],
     initial_alphabet=sorted(hub.pre_tokenizers.ByteLevel.alphabet()),
   )
-  tokenizer.train_from_iterator(_pieces(files), trainer)
+  texts = _sides(files) if of_pairs else _pieces(files)
+  tokenizer.train_from_iterator(texts, trainer)
   try:
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{FILE}.part')
@@ -83,3 +87,11 @@ def _pieces(files: Sequence[pathlib.Path]) -> Iterator[str]:
       yield text[begin : begin + _PIECE]
   if empty:
     raise DataError('train-tokenizer: the files hold no text')
+
+
+def _sides(files: Sequence[pathlib.Path]) -> Iterator[str]:
+  read = pairs.read(files)
+  if not read:
+    raise DataError('train-tokenizer: the files hold no pairs')
+  for pair in read:
+    yield from (pair.source, *pair.targets)

@@ -292,9 +292,13 @@ def prepare_tokenizer(arguments: argparse.Namespace) -> None:
   output = pathlib.Path(arguments.output)
   if arguments.vocab_size is None:
     raise DataError('train-tokenizer: --vocab-size is missing')
-  files = documents.find(_input(arguments))
+  find = pairs.find if arguments.pairs else documents.find
   path = bpe_training.train(
-    files, output, arguments.vocab_size, overwrite=arguments.overwrite
+    find(_input(arguments)),
+    output,
+    arguments.vocab_size,
+    of_pairs=arguments.pairs,
+    overwrite=arguments.overwrite,
   )
   tokenizer = tokenizers.make(str(path))
   print(
@@ -499,6 +503,12 @@ def argument_parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     '--vocab-size', type=int, help='of train-tokenizer: tokens, 257 or more'
+  )
+  parser.add_argument(
+    '--pairs',
+    action='store_true',
+    help='train-tokenizer: --input are files of pairs, both sides of which are '
+    'read',
   )
   parser.add_argument(
     '--more-than',

@@ -159,6 +159,26 @@ class PairDataset:
     """
     return self._of(split).places
 
+  def spelled(self, split: str) -> tuple[list[str], list[str]]:
+    """The source of each pair and the target of each row, as text again.
+
+    They are whole, and as the tokenizer spells what it has read: without white
+    space or case that it does not keep.
+    """
+    rows = self._of(split)
+    sources, targets = (
+      [self._tokenizer.text(ids) for ids in own]
+      for own in (rows.sources, rows.targets)
+    )
+    return sources, targets
+
+  def was_cut(self, split: str) -> np.ndarray:
+    """Whether each row lost tokens, of its source or its target, bool."""
+    rows = self._of(split)
+    return np.array(
+      [self._kept_of(rows, row)[1] for row in range(len(rows))], bool
+    )
+
   def num_sequences(self, split: str) -> int:
     """Rows of a split."""
     return len(self._of(split))
@@ -253,15 +273,15 @@ class PairDataset:
   def _ids(rows: Rows, row: int) -> tuple[np.ndarray, np.ndarray]:
     return rows.sources[rows.places[row, 0]], rows.targets[row]
 
-  def _kept(self, x: np.ndarray, y: np.ndarray) -> tuple[int, int]:
-    """Tokens of a source and a target that stay."""
+  def _kept_of(self, rows: Rows, row: int) -> tuple[tuple[int, int], bool]:
+    """Tokens of a source and a target that stay, and whether some do not."""
+    x, y = self._ids(rows, row)
+    kept = len(x), min(len(y), self.seq_len - 2)
     if self.layout == 'joint':
-      return pair_layouts.kept_of_pair(len(x), len(y), self.seq_len)
-    first = min(len(x), self.source_len - 2)
-    return (
-      len(x) if self.layout == 'target' else first,
-      min(len(y), self.seq_len - 2),
-    )
+      kept = pair_layouts.kept_of_pair(len(x), len(y), self.seq_len)
+    elif self.layout == 'split':
+      kept = min(len(x), self.source_len - 2), kept[1]
+    return kept, kept != (len(x), len(y))
 
   def _counted(self, info: DataInfo) -> DataInfo:
     """Counts tokens, characters and cut rows of each split, and tells these."""
@@ -270,12 +290,11 @@ class PairDataset:
       totals = np.zeros(2, np.int64)
       kept = []
       for row in range(len(rows)):
-        x, y = self._ids(rows, row)
-        first, second = self._kept(x, y)
+        (first, second), lost = self._kept_of(rows, row)
         before = first + 3 if self.layout == 'joint' else 0
         tokens = self.seq_len - before if self.predict_padding else second + 2
-        totals += (tokens, (first, second) != (len(x), len(y)))
-        kept.append(y[:second])
+        totals += (tokens, lost)
+        kept.append(rows.targets[row][:second])
       num_tokens[split], cut[split] = totals.tolist()
       num_characters[split] = self._characters(kept)
       if cut[split]:

@@ -6,6 +6,7 @@ from sedd_jax.core import names
 from sedd_jax.systems import (
   autoregressive,
   d3pm,
+  diffuseq,
   diffuser,
   diffusion_bert,
   diffusion_lm,
@@ -31,6 +32,7 @@ SYSTEMS = {
   'diffuser': diffuser.make,
   'autoregressive': autoregressive.make,
   'diffusion_lm': diffusion_lm.make,
+  'diffuseq': diffuseq.make,
 }
 
 __all__ = [

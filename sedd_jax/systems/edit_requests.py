@@ -92,9 +92,11 @@ def chains(
     ]
   elif kind == 'source':
     assert source is not None
+    # Marks around it are no text.
+    read = (source >= 0) & ~np.isin(source, noise.excluded)
     begun = [
-      (*x, *row[row >= 0].tolist()[:n])
-      for x, row, n in zip(begun, source, free)
+      (*x, *row[own].tolist()[:n])
+      for x, row, own, n in zip(begun, source, read, free)
     ]
   times = [num_steps * k / request.steps for k in range(request.steps, 0, -1)]
   if kind == 'draft' and start is None:

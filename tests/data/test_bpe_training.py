@@ -45,6 +45,22 @@ def test_it_is_the_same_again():
   assert file.read_bytes() == pathlib.Path('u/tokenizer.json').read_bytes()
 
 
+def test_pairs_are_read_on_both_sides(capsys):
+  pair = '{"src": "zqzqzqzq", "trg": "xwxwxwxw"}\n'
+  pathlib.Path('p.jsonl').write_text(pair * 9)
+  arguments = ['train-tokenizer', '--input', 'p.jsonl', '--output', 'p']
+  arguments += ['--vocab-size', '280']
+  assert prepare.main(arguments) == 1
+  assert 'not a document' in capsys.readouterr().err
+  assert prepare.main([*arguments, '--pairs']) == 0
+  tokenizer = tokenizers.make('p')
+  assert len(tokenizer.encode('zqzqzqzq')) == len(tokenizer.encode('xwxw'))
+  assert tokenizer.decode(tokenizer.encode('xwxw')) == 'xwxw'
+  pathlib.Path('p.jsonl').write_text('')
+  assert prepare.main([*arguments, '--pairs', '--overwrite']) == 1
+  assert 'the files hold no pairs' in capsys.readouterr().err
+
+
 def test_mistakes_are_told(capsys, monkeypatch):
   assert train(size='256') == 1
   assert 'the bytes and <|endoftext|> alone are 257' in capsys.readouterr().err

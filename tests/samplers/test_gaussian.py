@@ -73,6 +73,39 @@ def test_golden_anchored_steps():
   np.testing.assert_array_equal(found[keep], clean[keep])
 
 
+@pytest.mark.parametrize('method', ['ancestral', 'ddim'])
+def test_golden_start_and_a_chain_whose_source_never_moves(method):
+  golden = golden_numbers.load('diffuseq')
+  clean = golden['embedding'][golden['input_ids']]
+  keep = golden['input_mask'] == 0
+
+  def predict(x, step):
+    inner = x @ golden['model_A'].T + golden['model_c'][None, None]
+    return jnp.tanh(inner + step[:, None, None] / 20)
+
+  path = np.asarray(
+    gaussian.sample(
+      predict,
+      jax.random.key(0),
+      clean.shape,
+      process=PROCESS,
+      steps=7,
+      method=method,
+      variance='large',
+      clamp_fn=lambda x: clamps.clamped(x, golden['embedding']),
+      vectors=clean,
+      keep=keep,
+      start=golden['noise_sample'],
+      return_path=True,
+    )
+  )
+  np.testing.assert_array_equal(path[0], golden['z_T_init'])
+  assert len(path) == 8
+  for state in path:
+    np.testing.assert_array_equal(state[keep], clean[keep])
+  assert np.all(np.any(path[1:] != path[:-1], -1)[:, ~keep])
+
+
 def test_golden_ddim_over_four_steps():
   golden = golden_numbers.load('diffuseq')
   clean = golden['embedding'][golden['input_ids']]

@@ -33,7 +33,8 @@ def batch_of(rows=4, **changes):
 
 
 def test_loss_and_bound(case):
-  system, _, params, aux = case
+  system, config, params, aux = case
+  on_all = config.system.args.get('loss_on') == 'all'
   loss, bound = jax.jit(system.loss), system.bound and jax.jit(system.bound)
 
   def both(batch):
@@ -72,10 +73,10 @@ def test_loss_and_bound(case):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
   assert np.all(padded[1] == 4) and np.all(padded[-1] == 4)
 
-  # What is given is not counted either.
+  # What is given is not counted either, unless the loss says so.
   batch['given'][:, :1] = True
-  for weight in both(batch)[1::2]:
-    assert np.all(weight == 3)
+  for weight, left in zip(both(batch)[1::2], (4 if on_all else 3, 3)):
+    assert np.all(weight == left)
 
 
 def test_samples(case):

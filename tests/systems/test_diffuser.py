@@ -11,6 +11,8 @@ import pytest
 from sedd_jax import systems
 from sedd_jax.data import marked, tokenizers
 from sedd_jax.processes import edit_arrays, edits
+from sedd_jax.samplers import edits as edit_samplers
+from sedd_jax.systems import edit_requests
 from sedd_jax.training import loop
 from tests.systems import small
 
@@ -120,6 +122,25 @@ def test_marks_around_texts_are_not_edited():
   assert (1, 3) in [x for x, _ in states]
   assert not {cls, sep, pad} & {token for x, _ in states for token in x}
   assert all(one['counted'] == 3 for one in found)
+
+
+def test_no_marks_are_begun_with(monkeypatch):
+  def begun(revise, states, times, **options):
+    return states
+
+  monkeypatch.setattr(edit_samplers, 'best', begun)
+  states = edit_requests.chains(
+    None,
+    request(options={'start': 'source'}),
+    1,
+    edits.EditNoise(vocab_size=9, excluded=(6, 7, 8)),
+    np.arange(2),
+    np.zeros((2, 4), np.int32),
+    np.zeros((2, 4), bool),
+    None,
+    np.array([[6, 1, 3, 7, -1], [6, 0, 2, 4, 7]]),
+  )
+  assert states == [(1, 3), (0, 2, 4)]
 
 
 def test_a_prompt_stays_and_a_source_is_begun_with():
