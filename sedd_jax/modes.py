@@ -60,6 +60,7 @@ def train(command: flags.Command) -> None:
     # What a run that goes on started from may be gone by now.
     started = runs.has_checkpoint(workdir)
     initial = None if started else experiment.initial_params()
+    initial_aux = None if started else experiment.initial_aux()
     _make_folder(workdir)
   files = experiment.files
 
@@ -96,6 +97,7 @@ def train(command: flags.Command) -> None:
     else None,
     sample_fn=sample_fn if system.sample else None,
     initial_params=initial,
+    initial_aux=initial_aux,
     record={
       'config': json.loads(config_checks.to_json(config)),
       'files': files,

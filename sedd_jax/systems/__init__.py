@@ -5,6 +5,7 @@ from typing import Any
 from sedd_jax.core import names
 from sedd_jax.systems import (
   autoregressive,
+  classifier,
   d3pm,
   diffuser,
   diffusion_bert,
@@ -31,6 +32,7 @@ SYSTEMS = {
   'diffuser': diffuser.make,
   'autoregressive': autoregressive.make,
   'diffusion_lm': diffusion_lm.make,
+  'classifier': classifier.make,
 }
 
 __all__ = [

@@ -19,7 +19,8 @@ class Loss(NamedTuple):
 
   Attributes:
     nats: `[batch]`, the example's loss summed over its tokens, in nats.
-    weight: `[batch]`, the number of tokens that the loss is about.
+    weight: `[batch]`, the number of tokens that the loss is about; of a
+      classifier that of labels, 0 or 1.
     terms: name to `(sum, weight)`, both `[batch]`: parts worth logging in nats.
     stats: pytree of `[batch, ...]` that `System.update_aux` consumes.
   """
@@ -143,6 +144,12 @@ class System:
       without one.
     load_pretrained: `(path) -> params` reads a checkpoint of the original's, or
       None.
+    frozen: `(config, params) -> aux`, in place of that of `init`: what a system
+      takes as it is from the run that `init_from` names, whose config and
+      averaged parameters it is given; raises ValueError where they do not fit.
+      None for a system that takes weights to go on from.
+    log_label: `(params, aux, x_t, step [n], label [n]) -> log p(label | x_t)
+      [n]` of a classifier, 0 where the label is below 0; or None.
   """
 
   init: Callable[..., Any]
@@ -159,3 +166,5 @@ class System:
   )
   score_fn: Callable[..., Any] | None = None
   load_pretrained: Callable[..., PyTree] | None = None
+  frozen: Callable[..., PyTree] | None = None
+  log_label: Callable[..., Array] | None = None
