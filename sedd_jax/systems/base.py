@@ -73,6 +73,8 @@ class Request:
     guides: functions `(x_t, level) -> log p(c | x_t)`, `[n]`, level `[n]` the
       total noise (of Diffusion-LM vectors, and the step); jax code without
       side effects.
+    pinned: `[n, length]` int32 or None, tokens that predictions of vectors are
+      drawn to, as by a guide; below 0 where they are free.
     method: sampler's name.
     steps: reverse steps.
     batch_size: rows of the one compiled shape; requests are padded to it.
@@ -91,6 +93,7 @@ class Request:
   label: Any = None
   guidance_scale: float = 1.0
   guides: tuple[Callable, ...] = ()
+  pinned: Any = None
   method: str = 'tweedie'
   steps: int = 64
   batch_size: int | None = None
