@@ -69,7 +69,10 @@ def test_arrows_point_one_way(path):
 
 
 # The files beside the rooms, each of which may see those before it.
-PROGRAM = ('default_config', 'config_checks', 'flags', 'runs', 'modes', 'main')
+PROGRAM = (
+  *('default_config', 'config_checks', 'flags', 'runs', 'controls', 'modes'),
+  'main',
+)
 
 
 @pytest.mark.parametrize('name', PROGRAM)

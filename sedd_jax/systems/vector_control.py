@@ -4,6 +4,7 @@ The guides of a request are told vectors `[n, length, size]` and the step of the
 chain `[n]`; what is pinned is where predictions of x_0 are drawn to.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,7 +84,7 @@ def adjust(
   if scale == 0 or not (guides or pinned is not None):
     return None
   controls: list[control.Control] = [
-    lambda x, step, guide=guide: -scale * guide(x, step) for guide in guides
+    functools.partial(_nats, guide, scale) for guide in guides
   ]
   if pinned is not None:
     # The clean state is told what the first noisy one is.
@@ -94,6 +95,10 @@ def adjust(
     )
     controls.append(lambda x, step: scale * to_pinned(x, step))
   return control.controlled(controls, **_arguments(options))
+
+
+def _nats(guide: Callable, scale: float, x: Array, step: Array) -> Array:
+  return -scale * guide(x, step)
 
 
 def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
