@@ -23,6 +23,7 @@ RECIPES = (
   *('text_file_absorb_gpt2', 'text_file_mdlm_gpt2', 'text_file_ar_gpt2'),
   *('toy_diffuser', 'jfleg_diffuser'),
   *('e2e_diffusion_lm', 'roc_diffusion_lm', 'e2e_diffusion_lm_small'),
+  *('e2e_control_classifier', 'e2e_control_classifier_small', 'e2e_ar_small'),
 )
 # Those without a paper's recipe behind them.
 OWN = (
@@ -30,7 +31,7 @@ OWN = (
   *('toy_d3pm_gaussian', 'text_file_diffusion_bert'),
   *('text_file_absorb_gpt2', 'text_file_mdlm_gpt2', 'text_file_ar_gpt2'),
   *('toy_diffuser', 'jfleg_diffuser'),
-  'e2e_diffusion_lm_small',
+  *('e2e_diffusion_lm_small', 'e2e_control_classifier_small', 'e2e_ar_small'),
 )
 
 
@@ -132,6 +133,17 @@ def test_small_models_of_a_text_file_are_alike(name):
   assert 'training.batch_size' not in differ
 
 
+@pytest.mark.parametrize('size', ['', '_small'])
+def test_a_classifier_has_the_noise_and_the_texts_of_its_generator(size):
+  generator, classifier = (
+    load(f'e2e_{name}{size}') for name in ('diffusion_lm', 'control_classifier')
+  )
+  assert classifier.init_from == f'runs/e2e_diffusion_lm{size}'
+  differ = config_checks.differences(generator, classifier)
+  assert not [path for path in differ if path.startswith('schedule')]
+  assert [path for path in differ if path.startswith('data')] == ['data.label']
+
+
 STEPPED = (
   *('quickstart', 'text8_uniform', 'owt_absorb_medium'),
   *('text_file_diffusion_bert', 'e2e_diffusion_lm'),
@@ -150,6 +162,8 @@ def test_a_recipe_makes_a_step(name, tiny_text):
   config.model.cond_size = 8
   config.data.update({'source': 'text_file', 'path': str(tiny_text)})
   config.data.validation_path = ''
+  if config.data.label:
+    config.data.label = '@file'
   config.data.seq_len = 16
   if config.data.tokenizer != 'text8':
     config.data.tokenizer = 'bytes'

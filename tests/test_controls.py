@@ -200,7 +200,7 @@ def test_the_evaluation_of_control(folder):
   [
     (
       {'sampling.control': 'food[thay]'},
-      "unknown control label 'food[thay]'; ",
+      "unknown control label 'food[thay]'",
     ),
     (
       {'sampling.control': '["food[thai]", "food[greek]"]'},
