@@ -135,7 +135,7 @@ class LabelledPairs:
 
   def __getattr__(self, name: str) -> Any:
     """What is not changed here."""
-    if name.startswith('__'):
+    if name.startswith('_'):
       raise AttributeError(name)
     return getattr(self._pairs, name)
 
