@@ -120,7 +120,8 @@ def test_a_classifier_is_trained_as_any_run(folder, generator):
   table = generator.params['embedding']
   np.testing.assert_array_equal(run.aux['embedding'], table)
   assert run.experiment.info.labels == (
-    *('area[city centre]', 'area[riverside]', 'food[greek]', 'food[thai]'),
+    *('area[]', 'area[city centre]', 'area[riverside]'),
+    *('food[greek]', 'food[thai]'),
   )
   rows = tiny.rows(folder / 'classifier' / 'metrics.jsonl')
   assert rows[-1]['step'] == 2

@@ -1,7 +1,8 @@
 """Meaning representations as labels: `name[Aromi], area[city centre]`.
 
 The sources of E2E's pairs (arXiv 1706.09254) are such texts.  A label is a
-field with its value, written as there: `area[city centre]`.
+field with its value, written as there: `area[city centre]`; `area[]` is that of
+a text whose meaning lacks the field.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from sedd_jax.data.errors import DataError
 from sedd_jax.data.pairs import Pair
 
 _FACT = re.compile(r'\s*([^\[\],]+?)\s*\[([^\[\]]+)\]\s*')
+_LABEL = re.compile(r'([^\[\]]+)\[[^\[\]]*\]')
 # The draw of a row's field, apart from that of the row.
 _STREAM = 1
 
@@ -48,23 +50,18 @@ def facts(text: str, where: str) -> dict[str, str]:
 
 
 def label_of(field: str, value: str) -> str:
-  """The label of a fact, `field[value]`."""
+  """The label of a fact, `field[value]`; of value '' that of its absence."""
   return f'{field}[{value}]'
 
 
 def field_of(label: str) -> str:
-  """The field of a label `field[value]`; '' for a label without one.
+  """The field of a label `field[value]`; '' for a label of another form.
 
-  >>> field_of('area[city centre]'), field_of('prose')
-  ('area', '')
+  >>> field_of('area[city centre]'), field_of('area[]'), field_of('prose')
+  ('area', 'area', '')
   """
-  return label.partition('[')[0] if value_of(label) else ''
-
-
-def value_of(label: str) -> str:
-  """The value of a label `field[value]`; '' for a label without one."""
-  fact = _FACT.fullmatch(label)
-  return fact[2] if fact else ''
+  found = _LABEL.fullmatch(label)
+  return found[1] if found else ''
 
 
 class LabelledPairs:
@@ -73,7 +70,7 @@ class LabelledPairs:
   Of data.label=FIELD it is the row's value of that field.  Of '@meaning' it is
   that of one of all fields, drawn evenly: in training anew for each row of a
   step, by seed, step and index alone; in evaluation by the row.  A row whose
-  meaning lacks the field has the label `labels.NONE`.
+  meaning lacks the field has the label `field[]`.
 
   All else is as of `seq2seq.PairDataset`.
 
@@ -115,10 +112,9 @@ class LabelledPairs:
       fields = [label]
     named = sorted(
       {
-        label_of(field, each[field])
+        label_of(field, each.get(field, ''))
         for each in everything
         for field in fields
-        if field in each
       }
     )
     numbers = dict(zip(named, range(len(named))))
@@ -174,10 +170,7 @@ def _table(
 ) -> np.ndarray:
   """Labels of the rows of a split, `[rows, fields]` int32."""
   each = [
-    [
-      numbers[label_of(field, one[field])] if field in one else labels.NONE
-      for field in fields
-    ]
+    [numbers[label_of(field, one.get(field, ''))] for field in fields]
     for one in meanings
   ]
   return np.array(each, np.int32).reshape(-1, len(fields))[places[:, 0]]

@@ -47,9 +47,9 @@ def test_facts_keep_their_order_and_signs():
     ('priceRange', '£20-25'),
   ]
   label = meanings.label_of('near', 'A, B')
-  assert meanings.field_of(label) == 'near'
-  assert meanings.value_of(label) == 'A, B'
-  assert meanings.field_of('prose') == meanings.value_of('prose') == ''
+  assert label == 'near[A, B]' and meanings.field_of(label) == 'near'
+  assert meanings.field_of('near[]') == 'near'
+  assert meanings.field_of('prose') == meanings.field_of('[x]') == ''
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_other_texts_are_told(text):
 
 def test_one_field(tmp_path):
   data = opened(write(tmp_path), 'food')
-  assert data.info.labels == ('food[Thai]',)
+  assert data.info.labels == ('food[Thai]', 'food[]')
   batch = data.eval_batch('train', [0, 1, 2, 3], 3)
   assert batch['label'].dtype == np.int32
-  assert batch['label'].tolist() == [0, -1, 0, labels.NONE]
+  assert batch['label'].tolist() == [0, 1, 0, labels.NONE]
   plain = opened(write(tmp_path), '')
   drawn, own = (d.train_batch(3, 5, [7, 1], 8) for d in (data, plain))
   assert set(drawn) == {*own, 'label'}
@@ -83,8 +83,8 @@ def test_all_fields_are_drawn_evenly_and_by_index_alone(tmp_path):
   data = opened(write(tmp_path), labels.MEANING)
   named = data.info.labels
   assert named == (
-    *('area[city centre]', 'area[riverside]', 'food[Thai]'),
-    *('name[Aromi]', 'name[Zizzi]'),
+    *('area[]', 'area[city centre]', 'area[riverside]'),
+    *('food[Thai]', 'food[]', 'name[Aromi]', 'name[Zizzi]'),
   )
   batch = data.train_batch(0, 2, np.arange(3000), 3000)
   again = data.train_batch(0, 2, [17], 3000)
@@ -93,11 +93,16 @@ def test_all_fields_are_drawn_evenly_and_by_index_alone(tmp_path):
   rows = np.array([decode(row) for row in batch['tokens']])
   first = batch['label'][rows == 'aromi is thai']
   # Each of its three fields a third of the time.
-  shares = np.bincount(first, minlength=5) / len(first)
-  np.testing.assert_allclose(shares, [0, 1 / 3, 1 / 3, 1 / 3, 0], atol=0.06)
-  third = batch['label'][rows == 'zizzi is thai too']
-  share = np.mean(third == labels.NONE)
-  assert abs(share - 1 / 3) < 0.06
+  for row, present in (
+    (first, ['area[riverside]', 'food[Thai]', 'name[Aromi]']),
+    (
+      batch['label'][rows == 'zizzi is thai too'],
+      ['area[]', 'food[Thai]', 'name[Zizzi]'],
+    ),
+  ):
+    shares = np.bincount(row, minlength=7) / len(row)
+    expected = [(name in present) / 3 for name in named]
+    np.testing.assert_allclose(shares, expected, atol=0.06)
   other = data.train_batch(0, 3, np.arange(3000), 3000)
   assert not np.array_equal(other['label'], batch['label'])
 
