@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sedd_jax import config_checks, controls, main, modes, runs
+from sedd_jax.data import prepare
 from sedd_jax.evaluation import control
 from tests import tiny
 
@@ -193,6 +194,62 @@ def test_the_evaluation_of_control(folder):
   assert set(rows[-1]['target']) == set(rows[-1]['success']) == {'length'}
   table = (folder / 'generator' / 'control.md').read_text()
   assert table.count('\n| ') == 8
+
+
+@pytest.mark.slow
+def test_control_succeeds_after_a_little_training(tmp_path):
+  """Whole words; 500 steps of a generator and 400 of its classifier."""
+  rng = np.random.default_rng(0)
+  lines = ['mr,ref']
+  for _ in range(400):
+    food = rng.choice(['thai', 'greek', 'french', 'indian'])
+    meaning, text = f'food[{food}]', f'it has {food} food'
+    if rng.random() < 0.5:
+      area = rng.choice(['riverside', 'centre'])
+      meaning, text = f'{meaning}, area[{area}]', f'{text} by the {area}'
+    lines.append(f'"{meaning}","{text}"')
+  path = tmp_path / 'meanings.csv'
+  path.write_text('\n'.join(lines) + '\n')
+  words = tmp_path / 'words'
+  prepare.main(
+    [
+      *('train-words', '--input', str(path), '--output', str(words)),
+      *('--more-than', '0'),
+    ]
+  )
+  fields = {
+    'data.path': path,
+    'data.tokenizer': words,
+    'data.seq_len': 12,
+    'model.hidden_size': 32,
+    'model.scan_layers': False,
+    'model.args.embedding_size': 8,
+    'schedule.num_steps': 100,
+    'training.batch_size': 32,
+    'training.log_every': 100,
+    'training.ema_decay': 0.98,
+    'optimizer.learning_rate': 0.005,
+    'sampling.steps': 50,
+  }
+  generator, classifier = tmp_path / 'generator', tmp_path / 'classifier'
+  run_main(generator, {**GENERATOR, **fields, 'training.num_steps': 500})
+  told = {'init_from': generator, 'training.num_steps': 400}
+  run_main(classifier, {**CLASSIFIER, **fields, **told})
+  sampled(
+    generator,
+    'evaluate',
+    eval__control='food+area, length',
+    eval__targets=8,
+    sampling__num_samples=8,
+    sampling__batch_size=64,
+    sampling__classifier=classifier,
+  )
+  result = json.loads((generator / 'control.json').read_text())
+  # Of 4 foods and 2 areas, the latter there in every other text.
+  both, length = result['controls']
+  assert both['unguided']['success'] < 0.2
+  assert both['controlled']['success'] > both['unguided']['success'] + 0.3
+  assert length['controlled']['success'] > length['unguided']['success'] + 0.1
 
 
 @pytest.mark.slow
