@@ -251,10 +251,12 @@ def _check_rules(config: config_dict.ConfigDict) -> None:
       'schedule.sigma_min must be below schedule.sigma_max, not '
       f'{config.schedule.sigma_min} and {config.schedule.sigma_max}'
     )
-  if config.eval.generation and config.eval.suite:
+  evaluations = ('generation', 'suite', 'control')
+  if len(two := [name for name in evaluations if config.eval[name]]) > 1:
     raise ConfigError(
-      'eval.generation and eval.suite are two evaluations: choose one'
+      f'eval.{two[0]} and eval.{two[1]} are two evaluations: choose one'
     )
+  _check_control(config)
   if config.sampling.label and not config.data.label:
     raise ConfigError(
       f'sampling.label={config.sampling.label!r} needs data.label, where the '
@@ -304,6 +306,38 @@ def _check_pairs(config: config_dict.ConfigDict) -> None:
     raise ConfigError(
       f'{told}: the samples have source and target, data.seq_len='
       f'{data.seq_len} tokens; leave sampling.length at 0'
+    )
+
+
+def _check_control(config: config_dict.ConfigDict) -> None:
+  """Nothing of control is set where nothing is controlled."""
+  sampling = config.sampling
+  if sampling.control and not sampling.classifier:
+    raise ConfigError(
+      f'sampling.control={sampling.control!r} needs sampling.classifier, the '
+      'folder of a run that knows the label'
+    )
+  if config.eval.control and (sampling.control or sampling.control_length):
+    raise ConfigError(
+      'eval.control takes its labels and lengths from the split: leave '
+      'sampling.control and sampling.control_length out'
+    )
+  if config.eval.control or sampling.control:
+    return
+  if not sampling.control_length:
+    for name in (
+      *('guidance_scale', 'fluency', 'control_steps', 'control_rate'),
+      *('control_reset', 'control_until', 'classifier'),
+    ):
+      if sampling[name] != FIELDS[f'sampling.{name}'].default:
+        raise ConfigError(
+          f'sampling.{name}={sampling[name]!r} is of controls: it needs '
+          'sampling.control, sampling.control_length or eval.control'
+        )
+  elif sampling.classifier:
+    raise ConfigError(
+      f'sampling.classifier={sampling.classifier!r} needs sampling.control, '
+      'the label that samples have'
     )
 
 

@@ -55,7 +55,9 @@ FIELDS: dict[str, Field] = {
     0, 'Seed of parameters, data order, noise and samples.', 'in [0, 2**32)'
   ),
   'init_from': Field(
-    '', 'Weights to start from: a checkpoint file, folder or hub id.'
+    '',
+    'Weights to start from: a checkpoint file, folder or hub id; of a '
+    'classifier the run that it is to guide.',
   ),
   'system.name': Field(
     'sedd', 'The text-diffusion system.', 'sedd_jax.systems:SYSTEMS', True
@@ -157,7 +159,8 @@ FIELDS: dict[str, Field] = {
     '',
     'text_file, openwebtext: a field of .jsonl or .parquet with the labels of '
     'documents, or @file or @folder, the names of their files or folders; '
-    'empty: none.',
+    'seq2seq: a field of the meanings that are the sources, or @meaning, all '
+    'of them by turns; empty: none.',
   ),
   'data.seq_len': Field(1024, 'Tokens a sequence.', '> 0'),
   'data.limit': Field(
@@ -230,8 +233,8 @@ FIELDS: dict[str, Field] = {
   ),
   'training.label_dropout': Field(
     0.1,
-    'data.label: share of sequences that are trained on without their labels; '
-    '0: all have them, and sampling.label_scale is 1.',
+    'data.label: share of sequences that are trained on without their labels, '
+    'but of a classifier; 0: all have them, and sampling.label_scale is 1.',
     'in [0, 1)',
   ),
   'training.refresh_every': Field(
@@ -345,6 +348,18 @@ FIELDS: dict[str, Field] = {
     "eval.generation: the GPT-2 that gives MAUVE's features, a folder or hub "
     'id; empty: no MAUVE.',
   ),
+  'eval.control': Field(
+    '',
+    'Mode evaluate: the success of control in place of the split: fields of '
+    'the labels of sampling.classifier, and length, by commas; several at once '
+    'with +.',
+  ),
+  'eval.targets': Field(
+    50,
+    'eval.control: targets of each, from the texts of the split; for each '
+    'target sampling.num_samples samples.',
+    '> 0',
+  ),
   'eval.decoder_delta': Field(
     1e-6,
     'Uniform share mixed into the decoder at t_min.',
@@ -430,6 +445,43 @@ FIELDS: dict[str, Field] = {
     'How much that label counts, as a power of its probability; 0: not at all, '
     '1: as the model has it.',
     '>= 0',
+  ),
+  'sampling.control': Field(
+    '',
+    'Vectors: a label that samples have by gradients of sampling.classifier, '
+    'as field[value]; several at once as a JSON list.',
+  ),
+  'sampling.classifier': Field(
+    '',
+    'Vectors: the folder of a run of system classifier, begun from this run; '
+    'several by commas.',
+  ),
+  'sampling.control_length': Field(
+    0,
+    'Vectors: tokens of the text, marks apart, by gradients that draw its end '
+    'there; 0: as it comes.',
+    '>= 0',
+  ),
+  'sampling.guidance_scale': Field(
+    1.0,
+    'Control: what the labels and the length count; 0: nothing, the samples '
+    'are those without.',
+    '>= 0',
+  ),
+  'sampling.fluency': Field(
+    0.01, 'Control: weight of the distance to the mean of a step.', '>= 0'
+  ),
+  'sampling.control_steps': Field(
+    3, 'Control: steps of Adagrad after each step of the chain.', '>= 0'
+  ),
+  'sampling.control_rate': Field(0.1, 'Control: their learning rate.', '> 0'),
+  'sampling.control_reset': Field(
+    True,
+    'Control: Adagrad made anew for each of its steps, as in the released '
+    'code: a step goes by signs; if not, Adagrad.',
+  ),
+  'sampling.control_until': Field(
+    10, 'Control: steps of the chain below it are left alone.', '>= 0'
   ),
   'sampling.start': Field(
     'null',

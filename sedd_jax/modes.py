@@ -15,7 +15,14 @@ import jax
 import numpy as np
 
 import sedd_jax
-from sedd_jax import answering, config_checks, flags, runs, systems
+from sedd_jax import (
+  answering,
+  config_checks,
+  controls,
+  flags,
+  runs,
+  systems,
+)
 from sedd_jax.data import (
   DataError,
   evaluation_sets,
@@ -43,6 +50,11 @@ def train(command: flags.Command) -> None:
   # All that can be wrong is told here, before the folder is made and anything
   # compiles: a prompt that does not fit would else be told after the training.
   with _mistakes_told():
+    if controls.asked(config.sampling) or config.eval.control:
+      raise ValueError(
+        'sampling.control, sampling.control_length and eval.control are for '
+        '--mode=sample and --mode=evaluate of a trained run'
+      )
     runs.require_same(config, workdir)
     goes_on = workdir if runs.has_checkpoint(workdir) else None
     experiment = runs.Experiment(config, workdir=goes_on)
@@ -60,6 +72,7 @@ def train(command: flags.Command) -> None:
     # What a run that goes on started from may be gone by now.
     started = runs.has_checkpoint(workdir)
     initial = None if started else experiment.initial_params()
+    initial_aux = None if started else experiment.initial_aux()
     _make_folder(workdir)
   files = experiment.files
 
@@ -96,6 +109,7 @@ def train(command: flags.Command) -> None:
     else None,
     sample_fn=sample_fn if system.sample else None,
     initial_params=initial,
+    initial_aux=initial_aux,
     record={
       'config': json.loads(config_checks.to_json(config)),
       'files': files,
@@ -118,8 +132,12 @@ def evaluate(command: flags.Command) -> None:
   """Bounds -log p over a split or a suite of published sets, or samples.
 
   Writes evaluation.json; of a suite SUITE.json and SUITE.md; of samples
-  generation.json, .md, .png and .jsonl, or of pairs answers.json and .jsonl.
+  generation.json, .md, .png and .jsonl, or of pairs answers.json and .jsonl; of
+  control control.json, .md, .jsonl.
   """
+  if command.config.eval.control:
+    _evaluate_control(command)
+    return
   if command.config.eval.generation:
     if command.config.sampling.pairs:
       _answer(command, scored=True)
@@ -164,7 +182,13 @@ def sample(command: flags.Command) -> None:
     run = runs.load(command.config, command.workdir, read=False)
     if run.experiment.system.sample is None:
       raise ValueError(f'system {run.config.system.name!r} draws no samples')
-    requests = _requests(run.experiment, free=False)
+    told = controls.asked(run.config.sampling)
+    requests = [
+      _Asked(
+        controls.of_config(run, one.request), [own | told for own in one.kept]
+      )
+      for one in _requests(run.experiment, free=False)
+    ]
     _make_folder(command.workdir)
   parallel.by_first(lambda: _sample(run, command.workdir, requests))
 
@@ -382,7 +406,7 @@ def _evaluate_generation(command: flags.Command) -> None:
     run = runs.load(config, command.workdir, read=False)
     if run.experiment.system.sample is None:
       raise ValueError(f'system {config.system.name!r} draws no samples')
-    asked = _frontier(run.experiment)
+    asked = _frontier(run)
     text = _text_of(run.experiment)
     judge = None
     if config.eval.judge:
@@ -394,19 +418,32 @@ def _evaluate_generation(command: flags.Command) -> None:
   )
 
 
-def _frontier(
-  experiment: runs.Experiment,
-) -> list[tuple[float, systems.Request]]:
+def _evaluate_control(command: flags.Command) -> None:
+  """Draws samples under targets of a split, and writes how many are so."""
+  with _mistakes_told():
+    run = runs.load(command.config, command.workdir)
+    if run.experiment.system.sample is None:
+      raise ValueError(f'system {run.config.system.name!r} draws no samples')
+    plan = controls.planned(run)
+    _make_folder(command.workdir)
+  told = _circumstances(run, run.experiment.dataset.info)
+  parallel.by_first(lambda: controls.evaluate(plan, command.workdir, told))
+
+
+def _frontier(run: runs.Run) -> list[tuple[float, systems.Request]]:
   """Temperature and request of each point, checked; without a prompt."""
-  config = experiment.config
+  experiment, config = run.experiment, run.config
   temperatures = generation.numbers(
     config.eval.temperatures, 'eval.temperatures', float
   ) or [config.sampling.temperature]
   steps = generation.numbers(config.eval.steps, 'eval.steps', int) or [
     config.sampling.steps
   ]
-  plain = experiment.request(
-    config.sampling.num_samples, label=config.sampling.label
+  plain = controls.of_config(
+    run,
+    experiment.request(
+      config.sampling.num_samples, label=config.sampling.label
+    ),
   )
   found = []
   for temperature, count in generation.grid(temperatures, steps):
@@ -487,6 +524,7 @@ def _tell_generation(
     'method': config.sampling.method,
     'top_p': config.sampling.top_p,
     **_kept({'label': config.sampling.label}),
+    **controls.asked(config.sampling),
     'points': points,
     'data': None
     if text is None

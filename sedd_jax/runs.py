@@ -290,7 +290,7 @@ class Experiment:
       ValueError: a checkpoint that does not fit the config, or none.
     """
     source = self.config.init_from
-    if not source:
+    if not source or self.system.frozen is not None:
       return None
     folder = pathlib.Path(source)
     # A folder of the hub has a config.json too.
@@ -320,6 +320,27 @@ class Experiment:
       }
     require_same_shapes(params, wanted, source)
     return params
+
+  def initial_aux(self) -> PyTree | None:
+    """What the system takes over from the run of `config.init_from`, or None.
+
+    Raises:
+      ValueError: no such run, or one that does not fit.
+    """
+    if self.system.frozen is None:
+      return None
+    source = self.config.init_from
+    try:
+      run = load_run(source)
+      if not judges.same_ids(run.tokenizer, self.tokenizer):
+        raise ValueError(
+          f'its tokens are those of {run.config.data.tokenizer!r}, and here '
+          f'those of {self.config.data.tokenizer!r}: data.tokenizer must be '
+          'the same'
+        )
+      return self.system.frozen(run.config, run.params)
+    except (ValueError, checkpoint.CheckpointError) as error:
+      raise ValueError(f'init_from: {source}: {error}') from error
 
   def _unlabelled(self, folder: pathlib.Path) -> System:
     """The system as a stored run has it, which may have no labels.
@@ -674,7 +695,8 @@ def load(config: Any, workdir: str | os.PathLike, *, read: bool = True) -> Run:
     ValueError: neither a checkpoint nor init_from.
   """
   experiment = Experiment(config, read=read, workdir=workdir)
-  if config.init_from and not has_checkpoint(workdir):
+  begins = config.init_from and experiment.system.frozen is None
+  if begins and not has_checkpoint(workdir):
     params, step = experiment.initial_params(), 0
     system = experiment.system
     aux = jax.jit(system.init)(jax.random.key(config.seed))[1]

@@ -25,6 +25,7 @@ RECIPES = (
   *('e2e_diffusion_lm', 'roc_diffusion_lm', 'e2e_diffusion_lm_small'),
   *('qqp_diffuseq', 'simplification_diffuseq', 'qqp_diffuseq_small'),
   *('qqp_ar_small', 'qqp_diffuser_small'),
+  *('e2e_control_classifier', 'e2e_control_classifier_small', 'e2e_ar_small'),
 )
 # Those without a paper's recipe behind them.
 OWN = (
@@ -32,8 +33,8 @@ OWN = (
   *('toy_d3pm_gaussian', 'text_file_diffusion_bert'),
   *('text_file_absorb_gpt2', 'text_file_mdlm_gpt2', 'text_file_ar_gpt2'),
   *('toy_diffuser', 'jfleg_diffuser'),
-  *('e2e_diffusion_lm_small', 'qqp_diffuseq_small'),
-  *('qqp_ar_small', 'qqp_diffuser_small'),
+  *('e2e_diffusion_lm_small', 'e2e_control_classifier_small', 'e2e_ar_small'),
+  *('qqp_diffuseq_small', 'qqp_ar_small', 'qqp_diffuser_small'),
 )
 
 
@@ -157,6 +158,17 @@ def test_diffuseq_is_trained_as_published():
   assert not {path for path in differ if path.startswith('data.')}
 
 
+@pytest.mark.parametrize('size', ['', '_small'])
+def test_a_classifier_has_the_noise_and_the_texts_of_its_generator(size):
+  generator, classifier = (
+    load(f'e2e_{name}{size}') for name in ('diffusion_lm', 'control_classifier')
+  )
+  assert classifier.init_from == f'runs/e2e_diffusion_lm{size}'
+  differ = config_checks.differences(generator, classifier)
+  assert not [path for path in differ if path.startswith('schedule')]
+  assert [path for path in differ if path.startswith('data')] == ['data.label']
+
+
 STEPPED = (
   *('quickstart', 'text8_uniform', 'owt_absorb_medium'),
   *('text_file_diffusion_bert', 'e2e_diffusion_lm', 'qqp_diffuseq'),
@@ -176,7 +188,7 @@ def test_a_recipe_makes_a_step(name, tiny_text, tmp_path):
   config.data.path = str(tiny_text)
   if config.data.source == 'seq2seq':
     config.data.path = str(tmp_path / 'pairs.jsonl')
-    pair = '{"src": "a cat sat", "trg": "sat a cat"}\n'
+    pair = '{"src": "food[a]", "trg": "sat a cat"}\n'
     pathlib.Path(config.data.path).write_text(40 * pair)
     if 'source_length' in config.system.args:
       config.system.args.source_length = 16

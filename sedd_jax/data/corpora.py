@@ -354,7 +354,7 @@ def read_pairs(
 
 
 # Whose documents may have labels.
-LABELLED = ('text_file', 'openwebtext')
+LABELLED = ('text_file', 'openwebtext', 'seq2seq')
 # Text that every Python has, or that is drawn: no folder is looked for.
 AT_HAND = ('pydoc', 'waves')
 

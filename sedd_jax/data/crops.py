@@ -42,7 +42,12 @@ def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
 
 
 def starts(
-  seed: int, step: int, indices: ArrayLike, num_starts: int
+  seed: int,
+  step: int,
+  indices: ArrayLike,
+  num_starts: int,
+  *,
+  stream: int = 0,
 ) -> np.ndarray:
   """First tokens of the crops of one step.
 
@@ -51,6 +56,7 @@ def starts(
     step: of training, from 0 to 2**64 - 1.
     indices: `[n]` places in the global batch, from 0 to 2**32 - 1.
     num_starts: places that a crop can begin at.
+    stream: below 2**32; others draw of the same index something else.
 
   Returns:
     `[n]` int64, uniform on 0 to num_starts - 1 (to one part in
@@ -77,6 +83,7 @@ def starts(
   counters[0] = index
   counters[1] = step_low
   counters[2] = step_high
+  counters[3] = stream
   words = philox(counters, (seed_low, seed_high))
   wide = (words[0] << _HALF) | words[1]
   return (wide % np.uint64(num_starts)).astype(np.int64)

@@ -16,6 +16,8 @@ from sedd_jax.data.errors import DataError
 
 # The names of files and folders, in place of a field's name.
 FILE, FOLDER = '@file', '@folder'
+# Of pairs: all fields of the meanings that are their sources (`meanings`).
+MEANING = '@meaning'
 # A field of other things, such as titles, has more values.
 MAX_LABELS = 1024
 # In place of a label's number.

@@ -18,6 +18,7 @@ from sedd_jax.data import (
   corpora,
   crops,
   labels,
+  meanings,
   packing,
   seq2seq,
   shards,
@@ -187,7 +188,7 @@ class Dataset:
     }
 
 
-AnyDataset = Dataset | seq2seq.PairDataset
+AnyDataset = Dataset | seq2seq.PairDataset | meanings.LabelledPairs
 
 
 def load(
@@ -217,8 +218,8 @@ def load(
     validation_fraction: share held out of a corpus that has no splits of its
       own, at its end, or before the test split.
     test_fraction: share of the test split at the end of such a corpus.
-    label: where documents' labels are, as `documents.read_documents` takes it;
-      '' for none.
+    label: where documents' labels are, as `documents.read_documents` takes it,
+      of pairs as `meanings.LabelledPairs`; '' for none.
     known: the labels of a run in the order of their numbers; None: those of
       the corpus, by the alphabet.
     pairs: of source 'seq2seq' what `seq2seq.load` takes besides:
@@ -239,14 +240,9 @@ def load(
     )
   if limit < 0:
     raise DataError(f'data.limit is {limit}, not 0 or above')
-  labels.is_field(label)
-  if label and source not in corpora.LABELLED:
-    raise DataError(
-      f'data.label={label!r}: the documents of data.source={source!r} have no '
-      f'labels; those of {", ".join(corpora.LABELLED)} may have'
-    )
+  _check_label(label, source)
   if source == corpora.PAIRS:
-    return seq2seq.load(
+    pairs_read = seq2seq.load(
       path=path,
       tokenizer=tokenizer,
       seq_len=seq_len,
@@ -254,6 +250,9 @@ def load(
       validation_fraction=validation_fraction,
       test_fraction=test_fraction,
       **(pairs or {}),
+    )
+    return (
+      meanings.LabelledPairs(pairs_read, label, known) if label else pairs_read
     )
   folder = path or corpora.default_path(source)
   # Text that is at hand needs no folder of its own.
@@ -289,6 +288,22 @@ def load(
   return Dataset(info, splits, seq_len, labelled)
 
 
+def _check_label(label: str, source: str) -> None:
+  """Raises DataError for a label that a source's documents cannot have."""
+  if label and source not in corpora.LABELLED:
+    raise DataError(
+      f'data.label={label!r}: the documents of data.source={source!r} have no '
+      f'labels; those of {", ".join(corpora.LABELLED)} may have'
+    )
+  if source != corpora.PAIRS:
+    labels.is_field(label)
+  elif label.startswith('@') and label != labels.MEANING:
+    raise DataError(
+      f'data.label={label!r}: of pairs it is a field of the meanings that are '
+      f'their sources, or {labels.MEANING} for all'
+    )
+
+
 def describe(
   *,
   source: str,
@@ -314,7 +329,7 @@ def describe(
   27
   """
   if source == corpora.PAIRS:
-    return _info(source, seq2seq.describe(tokenizer), {}, (), {})
+    return _info(source, seq2seq.describe(tokenizer), {}, (), {}, tuple(known))
   maker = tokenizers.make(tokenizer, [path or corpora.default_path(source)])
   return _info(source, maker, {}, (), {}, tuple(known))
 

@@ -210,6 +210,7 @@ def joined(requests: Sequence[Request]) -> Request:
     tokens=stacked('tokens', np.int32(0)),
     given=stacked('given', False),
     label=stacked('label', np.int32(-1), ()),
+    pinned=stacked('pinned', np.int32(-1)),
     conditions=wanted if any(asked is not None for asked in wanted) else None,
   )
 

@@ -57,10 +57,14 @@ class Judged(NamedTuple):
 
 def reads_ids(judge: Judge, tokenizer: Any) -> bool:
   """Whether ids of a tokenizer mean to a judge what they mean there."""
-  vocabulary = judge.tokenizer.vocabulary
-  if vocabulary is None or tokenizer.vocabulary is None:
-    return judge.tokenizer.name == tokenizer.name
-  return vocabulary == tokenizer.vocabulary
+  return same_ids(judge.tokenizer, tokenizer)
+
+
+def same_ids(one: Any, other: Any) -> bool:
+  """Whether the ids of two tokenizers mean the same."""
+  if one.vocabulary is None or other.vocabulary is None:
+    return one.name == other.name
+  return one.vocabulary == other.vocabulary
 
 
 def require_readable(judge: Judge, tokenizer: Any) -> None:

@@ -7,11 +7,13 @@ from sedd_jax.models import bert_weights, edits, heads, pretrained
 from sedd_jax.models.bert import Bert
 from sedd_jax.models.embedding_bert import EmbeddingBert
 from sedd_jax.models.transformer import DiffusionTransformer
+from sedd_jax.models.vector_classifier import VectorClassifier
 
 MODELS = {
   'bert': Bert,
   'transformer': DiffusionTransformer,
   'embedding_bert': EmbeddingBert,
+  'vector_classifier': VectorClassifier,
 }
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
   'Bert',
   'DiffusionTransformer',
   'EmbeddingBert',
+  'VectorClassifier',
   'bert_weights',
   'edits',
   'heads',

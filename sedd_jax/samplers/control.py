@@ -54,12 +54,15 @@ def descended(
   [0.7, 0.78]
   """
   gradient = jax.grad(lambda x: jnp.sum(nats_fn(x)))
-  squares = jnp.zeros_like(x)
-  for _ in range(steps):
+
+  def descend(_, state):
+    x, squares = state
     g = gradient(x)
     squares = jnp.square(g) + (0 if reset else squares)
-    x = x - learning_rate * g / (jnp.sqrt(squares) + _EPS)
-  return x
+    return x - learning_rate * g / (jnp.sqrt(squares) + _EPS), squares
+
+  # A loop, not written out: the networks of the controls are compiled once.
+  return jax.lax.fori_loop(0, steps, descend, (x, jnp.zeros_like(x)))[0]
 
 
 def controlled(

@@ -5,6 +5,7 @@ from typing import Any
 from sedd_jax.core import names
 from sedd_jax.systems import (
   autoregressive,
+  classifier,
   d3pm,
   diffuseq,
   diffuser,
@@ -33,6 +34,7 @@ SYSTEMS = {
   'autoregressive': autoregressive.make,
   'diffusion_lm': diffusion_lm.make,
   'diffuseq': diffuseq.make,
+  'classifier': classifier.make,
 }
 
 __all__ = [

@@ -19,7 +19,8 @@ class Loss(NamedTuple):
 
   Attributes:
     nats: `[batch]`, the example's loss summed over its tokens, in nats.
-    weight: `[batch]`, the number of tokens that the loss is about.
+    weight: `[batch]`, the number of tokens that the loss is about; of a
+      classifier that of labels, 0 or 1.
     terms: name to `(sum, weight)`, both `[batch]`: parts worth logging in nats.
     stats: pytree of `[batch, ...]` that `System.update_aux` consumes.
   """
@@ -72,6 +73,8 @@ class Request:
     guides: functions `(x_t, level) -> log p(c | x_t)`, `[n]`, level `[n]` the
       total noise (of Diffusion-LM vectors, and the step); jax code without
       side effects.
+    pinned: `[n, length]` int32 or None, tokens that predictions of vectors are
+      drawn to, as by a guide; below 0 where they are free.
     method: sampler's name.
     steps: reverse steps.
     batch_size: rows of the one compiled shape; requests are padded to it.
@@ -90,6 +93,7 @@ class Request:
   label: Any = None
   guidance_scale: float = 1.0
   guides: tuple[Callable, ...] = ()
+  pinned: Any = None
   method: str = 'tweedie'
   steps: int = 64
   batch_size: int | None = None
@@ -143,6 +147,12 @@ class System:
       without one.
     load_pretrained: `(path) -> params` reads a checkpoint of the original's, or
       None.
+    frozen: `(config, params) -> aux`, in place of that of `init`: what a system
+      takes as it is from the run that `init_from` names, whose config and
+      averaged parameters it is given; raises ValueError where they do not fit.
+      None for a system that takes weights to go on from.
+    log_label: `(params, aux, x_t, step [n], label [n]) -> log p(label | x_t)
+      [n]` of a classifier, 0 where the label is below 0; or None.
   """
 
   init: Callable[..., Any]
@@ -159,3 +169,5 @@ class System:
   )
   score_fn: Callable[..., Any] | None = None
   load_pretrained: Callable[..., PyTree] | None = None
+  frozen: Callable[..., PyTree] | None = None
+  log_label: Callable[..., Array] | None = None

@@ -4,17 +4,14 @@ Diffusion-LM and DiffuSeq: loss, bound and sampler of one chain on vectors.
 What is given stands outside the noise: in training as the noisy embedding x_0,
 in bound and samples as the clean one (as DiffuSeq does).
 
-The guides of a request are controls by gradients (`samplers.control`): they are
-told vectors `[n, length, size]` and the step of the chain `[n]`.
+The guides of a request are controls by gradients (`vector_control`).
 """
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import names, times
@@ -22,16 +19,16 @@ from sedd_jax.losses import embedding, variational
 from sedd_jax.noise_schedules import GaussianSteps
 from sedd_jax.processes import Gaussian, partial
 from sedd_jax.processes import gaussian as gaussian_lib
-from sedd_jax.samplers import clamps, control, gaussian
+from sedd_jax.samplers import clamps, gaussian
 from sedd_jax.systems import (
   base,
   embedding_bound,
-  guides,
   loss_window,
   parts,
   requests,
   step_history,
   time_proposal,
+  vector_control,
 )
 
 # How the network's output is read.
@@ -41,14 +38,6 @@ LOSS_ON = ('target', 'all')
 PROTOCOLS = ('bound', 'diffusion_lm')
 
 OPTIONS = ('grid', 'eta', 'variance', 'clamp', 'noise_limit')
-# Options of requests with guides to arguments of `control.controlled`.
-CONTROL = {
-  'fluency': 'fluency',
-  'control_steps': 'steps',
-  'control_rate': 'learning_rate',
-  'control_reset': 'reset',
-  'control_until': 'until',
-}
 
 # Fields of a small chain, for the systems' contract tests.
 EXAMPLE = {
@@ -215,15 +204,18 @@ def make(
     )
 
   @functools.partial(
-    jax.jit, static_argnames=('steps', 'method', 'options', 'guided', 'path')
+    jax.jit, static_argnames=('steps', 'method', 'options', 'scale', 'path')
   )
-  def draw(params, keys, states, steps, method, options, guided, path):
+  def draw(params, keys, states, guides, steps, method, options, scale, path):
     options = dict(options)
     tokens, given = states['tokens'], states['given']
     table = call(params, method='table')
     clamp = options.get('clamp', 0)
+    predict = predict_of(params)
+    embedded = functools.partial(call, params, method='embedded')
+    pinned = states['pinned']
     states = gaussian.sample(
-      predict_of(params),
+      predict,
       keys,
       (*tokens.shape, size),
       process=process,
@@ -234,9 +226,11 @@ def make(
       clamp_fn=(lambda x: clamps.clamped(x, table)) if clamp else None,
       clamp_from=clamp,
       noise_limit=options.get('noise_limit') or None,
-      vectors=call(params, tokens, method='embedded'),
+      vectors=embedded(tokens),
       keep=given,
-      adjust_fn=_adjust(guided, options),
+      adjust_fn=vector_control.adjust(
+        guides, scale, options, pinned, predict, embedded
+      ),
       return_path=path,
     )
 
@@ -250,9 +244,9 @@ def make(
     options = requests.checked(
       request,
       gaussian.METHODS,
-      (*OPTIONS, *CONTROL),
+      (*OPTIONS, *vector_control.OPTIONS),
       config.system.name,
-      ['guides'],
+      ['guides', 'pinned'],
     )
     requests.require_even(options.get('grid', 'uniform'))
     if request.start is not None:
@@ -260,10 +254,7 @@ def make(
         f'system {config.system.name} starts from noise on vectors, not from '
         'tokens: a request has no start'
       )
-    if asked := [name for name in CONTROL if name in options]:
-      if not request.guides:
-        raise ValueError(f'sampling option {asked[0]!r} is for guides')
-      _adjust(guides.of_request(request), options)
+    vector_control.check(request, options)
     gaussian_lib.spaced(last, request.steps)
     gaussian.require(
       request.method,
@@ -280,11 +271,12 @@ def make(
       drawn = draw(
         params,
         keys,
-        {name: states[name] for name in ('tokens', 'given')},
+        {name: states.get(name) for name in ('tokens', 'given', 'pinned')},
+        vector_control.traced(request, states['rows']),
         steps=request.steps,
         method=request.method,
         options=tuple(sorted(request.options.items())),
-        guided=guides.of_request(request),
+        scale=float(request.guidance_scale),
         path=request.record_path,
       )
       return drawn, request.steps
@@ -299,20 +291,4 @@ def make(
     bound=bound,
     sample=sample,
     check_request=check_request,
-  )
-
-
-def _adjust(
-  guided: guides.Guides, options: Mapping[str, Any]
-) -> gaussian.Adjust | None:
-  """Control by the guides of a request, None without any."""
-  if not guided.guides:
-    return None
-
-  def nats(x: Array, step: Array) -> Array:
-    return -guided.scale * sum(guide(x, step) for guide in guided.guides)
-
-  return control.controlled(
-    [nats],
-    **{CONTROL[name]: options[name] for name in CONTROL if name in options},
   )

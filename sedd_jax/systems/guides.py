@@ -1,8 +1,10 @@
 """What a request asks of guidance, for the systems that take it."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax import Array
 
@@ -10,6 +12,32 @@ from sedd_jax.processes import TokenProcess
 from sedd_jax.processes import base as process_base
 from sedd_jax.samplers import guidance
 from sedd_jax.systems import base, parts
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class OfLabels:
+  """A classifier as a guide: log p of a label of each sequence.
+
+  Attributes:
+    params: its parameters.
+    aux: what it carries besides.
+    label: `[n]` int32, below 0 for none; one a sequence.
+    log_label: see `base.System`.
+  """
+
+  params: Any
+  aux: Any
+  label: Any
+  log_label: Callable = dataclasses.field(metadata={'static': True})
+
+  def __call__(self, x_t: Array, step: Array) -> Array:
+    """log p(label | x_t) `[n]`, of vectors and the step `[n]`."""
+    return self.log_label(self.params, self.aux, x_t, step, self.label)
+
+  def of_rows(self, rows: Any) -> 'OfLabels':
+    """The guide of some of the sequences."""
+    return dataclasses.replace(self, label=np.asarray(self.label)[rows])
 
 
 class Guides(NamedTuple):

@@ -319,6 +319,7 @@ def make_network(
   causal: bool = False,
   num_labels: int = 0,
   vectors: bool = False,
+  gives_labels: bool = False,
 ) -> Any:
   """The network of `config.model`.
 
@@ -326,8 +327,9 @@ def make_network(
     config: the whole config.
     num_states: rows of its embedding and its logits.
     causal: whether a position sees those before it alone.
-    num_labels: labels that a token may have.
+    num_labels: labels that a token may have, or that are told.
     vectors: it takes noisy vectors, as `EmbeddingBert`, and not tokens.
+    gives_labels: it tells labels, as `VectorClassifier`.
 
   Returns:
     A Linen module with `__call__` and `features`, as `DiffusionTransformer`, or
@@ -341,12 +343,21 @@ def make_network(
   offered = {'num_states': num_states, 'causal': causal}
   if num_labels:
     offered['num_labels'] = num_labels
-    kind = names.resolve(models.MODELS, config.model.name, 'model')
+  kind = names.resolve(models.MODELS, config.model.name, 'model')
+  if num_labels and not gives_labels:
     if 'num_labels' not in names.accepted(kind, offered):
       raise ValueError(
         f'model.name {config.model.name!r} has no place for labels '
         '(data.label): it needs a field "num_labels", as DiffusionTransformer'
       )
+  wanted = (vectors, gives_labels)
+  if _kind_of(kind) != wanted:
+    table: Mapping[str, Any] = models.MODELS
+    fitting = [name for name in table if _kind_of(table[name]) == wanted]
+    raise ValueError(
+      f'model.name {config.model.name!r} is not one of those of system '
+      f'{config.system.name}: use {", ".join(fitting)}'
+    )
   network = names.build(
     models.MODELS,
     config.model.name,
@@ -354,17 +365,6 @@ def make_network(
     config.model.args,
     {**offered, **_fields(config.model)},
   )
-  if getattr(network, 'takes_vectors', False) != vectors:
-    table: Mapping[str, Any] = models.MODELS
-    fitting = [
-      name
-      for name, entry in table.items()
-      if getattr(entry, 'takes_vectors', False) == vectors
-    ]
-    raise ValueError(
-      f'model.name {config.model.name!r} is not one of those of system '
-      f'{config.system.name}: use {", ".join(fitting)}'
-    )
   longest = getattr(network, 'max_length', math.inf)
   # Block by block it sees no more than data.seq_len at once.
   whole = 0 if config.sampling.block else config.sampling.length
@@ -378,6 +378,14 @@ def make_network(
         f'{config.model.name!r} takes (model.args.max_positions)'
       )
   return network
+
+
+def _kind_of(network: Any) -> tuple[bool, bool]:
+  """Whether a network takes vectors, and whether it tells labels."""
+  return (
+    getattr(network, 'takes_vectors', False),
+    getattr(network, 'gives_labels', False),
+  )
 
 
 def _fields(group: Any) -> dict[str, Any]:

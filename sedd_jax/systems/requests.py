@@ -26,7 +26,7 @@ def checked(
     methods: the samplers that the system knows.
     options: the options that these know.
     system: its name, for the errors' text.
-    takes: which of source, label and guides it takes.
+    takes: which of source, label, guides and pinned it takes.
     process: its noise, where it takes conditions.
 
   Returns:
@@ -47,6 +47,7 @@ def checked(
     'source': request.source,
     'label': request.label,
     'guides': request.guides or None,
+    'pinned': request.pinned,
   }
   if given := [
     name
@@ -136,8 +137,9 @@ def in_batches(
     of_batch: `(keys [b], states)` to tokens `[b, length]`, or the path
       `[states, b, length]` where the request wants it, and the network calls
       made.  The states are arguments of the samplers by name: `tokens` and
-      `given` `[b, length]`, `start` and `condition`, these or None; and, where
-      one is asked for, `label [b]`, which is none (`of_loop`).
+      `given` `[b, length]`, `start` and `condition`, these or None; and, what
+      is none (`of_loop`), `rows [b]`, places in the request, and where they are
+      asked for `label [b]` and `pinned [b, length]`.
     request: what is asked for.
 
   Returns:
@@ -166,7 +168,10 @@ def in_batches(
       'given': given[rows],
       'start': None if request.start is None else request.start[rows],
       'condition': imposed and imposed._replace(which=imposed.which[rows]),
+      'rows': rows,
     }
+    if request.pinned is not None:
+      states['pinned'] = np.asarray(request.pinned, np.int32)[rows]
     if request.label is not None:
       states['label'] = np.asarray(request.label, np.int32)[rows]
     drawn, calls = of_batch(keys, states)
@@ -189,8 +194,9 @@ def in_batches(
 
 
 def of_loop(states: Mapping[str, Any]) -> dict[str, Any]:
-  """The states of `in_batches` but the label, which the network is told."""
-  return {name: value for name, value in states.items() if name != 'label'}
+  """The states of `in_batches` that a sampler takes as arguments."""
+  others = ('rows', 'label', 'pinned')
+  return {name: x for name, x in states.items() if name not in others}
 
 
 def _lengths(tokens, wanted):

@@ -134,6 +134,7 @@ def train(
   evaluate_fn: Callable[..., Mapping[str, Any]] | None = None,
   sample_fn: Callable[..., None] | None = None,
   initial_params: PyTree | None = None,
+  initial_aux: PyTree | None = None,
   record: Mapping[str, Any] | None = None,
   check_record: Callable[[Mapping[str, Any]], None] = lambda record: None,
   flops_per_token: float | None = None,
@@ -157,6 +158,7 @@ def train(
       during the call only; goes into the step's line as `validation`.
     sample_fn: `(params, aux, step)`, likewise every `training.sample_every`.
     initial_params: start from these; unused where there is a checkpoint.
+    initial_aux: likewise.
     record: stored as JSON with every checkpoint, such as the config.
     check_record: gets the record of the checkpoint that the run goes on from,
       before anything is changed; raises where it must not.
@@ -184,7 +186,12 @@ def train(
   updates = optimizer_lib.make(**optimizer)
   workdir = pathlib.Path(workdir)
   create = functools.partial(
-    state_lib.create, system.init, updates, seed, initial_params
+    state_lib.create,
+    system.init,
+    updates,
+    seed,
+    initial_params,
+    initial_aux,
   )
   peak = training.peak_flops or metrics_lib.peak_flops(
     layout.devices[0].device_kind

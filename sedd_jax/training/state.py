@@ -36,7 +36,11 @@ class TrainState:
 
 
 def create(
-  init_fn: Any, optimizer: Any, seed: int, params: PyTree | None = None
+  init_fn: Any,
+  optimizer: Any,
+  seed: int,
+  params: PyTree | None = None,
+  aux: PyTree | None = None,
 ) -> TrainState:
   """The state before the first step.
 
@@ -44,14 +48,14 @@ def create(
     init_fn: `System.init`, `(key) -> (params, aux)`; compiled as a whole.
     optimizer: has `init(params)`.
     seed: of the parameters and of all noise.
-    params: start from these instead of the drawn ones (same tree); `aux` is
-      the drawn one in either case.
+    params: start from these instead of the drawn ones (same tree).
+    aux: likewise.
 
   Returns:
     A state at step 0 whose running mean equals its parameters.
   """
   init_key, base_key = jax.random.split(jax.random.key(seed))
-  drawn, aux = jax.jit(init_fn)(init_key)
+  drawn, own = jax.jit(init_fn)(init_key)
   # Copies, for the step donates the state: a buffer that the caller holds would
   # be lost to them, and none may be donated twice.
   params = drawn if params is None else jax.tree.map(jnp.array, params)
@@ -60,6 +64,6 @@ def create(
     params=params,
     ema=jax.tree.map(jnp.array, params),
     opt_state=optimizer.init(params),
-    aux=aux,
+    aux=own if aux is None else jax.tree.map(jnp.array, aux),
     key=base_key,
   )

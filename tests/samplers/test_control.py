@@ -9,6 +9,7 @@ from sedd_jax.noise_schedules import GaussianSteps
 from sedd_jax.processes import Gaussian
 from sedd_jax.samplers import control, gaussian
 from tests import golden_numbers
+from tests.two_words import TwoWords
 
 GOLDEN = golden_numbers.load('diffusion_lm')
 
@@ -97,3 +98,43 @@ def test_a_pinned_place_is_where_predictions_go():
 def test_mistakes(how):
   with pytest.raises(ValueError, match='fluency and steps must be at least 0'):
     control.controlled([classifier], **how)
+
+
+def drawn_of_two_words(guide=None, rows=400, **how):
+  """How often the exact chain draws word 1 of share 0.3."""
+  toy = TwoWords(Gaussian.of(GaussianSteps(num_steps=40)), 0.3)
+  adjust = None
+  if guide is not None:
+    adjust = control.controlled([lambda x, t: guide(toy, x, t)], **how)
+
+  @jax.jit
+  def draw(key):
+    return gaussian.sample(
+      toy.predict,
+      key,
+      (rows, 1, 1),
+      process=toy.process,
+      variance='small',
+      adjust_fn=adjust,
+    )
+
+  return float(np.mean(np.asarray(draw(jax.random.key(0))) > 0))
+
+
+def wanting(word, strength=1.0):
+  return lambda toy, x, t: -strength * toy.log_probs(x, t)[:, word]
+
+
+def test_an_exact_classifier_makes_its_label_frequent():
+  plain = drawn_of_two_words()
+  assert abs(plain - 0.3) < 4 * np.sqrt(0.21 / 400)
+  how = {'fluency': 0.01, 'until': 0}
+  assert drawn_of_two_words(wanting(1), **how) == 1
+  assert drawn_of_two_words(wanting(0), **how) == 0
+  # Adagrad keeps the size of the gradient of all but its first step: with one
+  # small step the frequency lies between.
+  some = drawn_of_two_words(wanting(1), steps=1, learning_rate=0.01, **how)
+  assert plain + 0.05 < some < 0.9
+  # Held to the mean of the step, the wish counts less.
+  held = drawn_of_two_words(wanting(1), fluency=1e4, until=0)
+  assert held < 0.6

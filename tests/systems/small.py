@@ -12,6 +12,7 @@ LENGTH = 6
 INFO = types.SimpleNamespace(
   vocab_size=VOCAB, token_counts=lambda: np.arange(1, VOCAB + 1)
 )
+LABELS = ('kind[a]', 'kind[b]', 'size[c]', 'size[d]', 'size[e]')
 
 
 def config_of(**changes):
@@ -45,8 +46,11 @@ def in_steps(name, num_steps, **changes):
 
 
 def made(config):
-  """The system of a config."""
-  return systems.make(config, INFO)
+  """The system of a config; of data with labels where it says so."""
+  info = INFO
+  if config.data.label:
+    info = types.SimpleNamespace(**vars(INFO), labels=LABELS)
+  return systems.make(config, info)
 
 
 def batch_of(rows, seed=0, **changes):

@@ -27,14 +27,24 @@ def case(request):
   return system, config, *small.started(system)
 
 
-def batch_of(rows=4, **changes):
+def batch_of(config, rows=4, **changes):
   given = np.zeros((rows, small.LENGTH), bool)
-  return small.batch_of(rows, given=given, **changes)
+  batch = small.batch_of(rows, given=given, **changes)
+  if config.data.label:
+    batch['label'] = np.arange(rows, dtype=np.int32) % len(small.LABELS)
+  return batch
+
+
+def require_samples(system):
+  if system.sample is None:
+    pytest.skip('draws no samples')
 
 
 def test_loss_and_bound(case):
   system, config, params, aux = case
   on_all = config.system.args.get('loss_on') == 'all'
+  # A classifier counts its labels, one a text, all others tokens.
+  classifies = system.log_label is not None
   loss, bound = jax.jit(system.loss), system.bound and jax.jit(system.bound)
 
   def both(batch):
@@ -51,16 +61,18 @@ def test_loss_and_bound(case):
     assert told.nats.shape == (4,)
     return [np.asarray(x) for x in (*drawn[:2], *told[:2])]
 
-  batch = batch_of()
+  batch = batch_of(config)
   whole = both(batch)
   assert len(whole) == 2 + 2 * (bound is not None)
   for nats, weight in zip(whole[::2], whole[1::2]):
-    assert np.isfinite(nats).all() and np.all(weight == small.LENGTH)
+    assert np.isfinite(nats).all() and np.all(
+      weight == (1 if classifies else small.LENGTH)
+    )
   assert np.all(whole[-2] > 0)
 
   # An example is itself, wherever it stands in the batch.
   order = np.array([2, 0, 3, 1])
-  rows = {'tokens', 'valid', 'given', 'index'}
+  rows = {'tokens', 'valid', 'given', 'index', 'label'}
   moved = {k: v[order] if k in rows else v for k, v in batch.items()}
   for found, expected in zip(both(moved), whole):
     np.testing.assert_allclose(found, expected[order], rtol=1e-4, atol=1e-4)
@@ -71,16 +83,19 @@ def test_loss_and_bound(case):
   batch['tokens'] = np.where(batch['valid'], batch['tokens'], 0)
   for found, expected in zip(both(batch), padded):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-  assert np.all(padded[1] == 4) and np.all(padded[-1] == 4)
+  expected = 1 if classifies else 4
+  assert np.all(padded[1] == expected) and np.all(padded[-1] == expected)
 
   # What is given is not counted either, unless the loss says so.
   batch['given'][:, :1] = True
-  for weight, left in zip(both(batch)[1::2], (4 if on_all else 3, 3)):
-    assert np.all(weight == left)
+  left = (1, 1) if classifies else (4 if on_all else 3, 3)
+  for weight, expected in zip(both(batch)[1::2], left):
+    assert np.all(weight == expected)
 
 
 def test_samples(case):
   system, config, params, aux = case
+  require_samples(system)
   tokens = np.full((3, small.LENGTH), 5, np.int32)
   given = np.zeros((3, small.LENGTH), bool)
   given[:, :2] = True
@@ -118,6 +133,7 @@ def test_samples(case):
 
 def test_a_request_for_what_there_is_not(case):
   system, config, params, aux = case
+  require_samples(system)
   plain = systems.Request(
     length=6, seeds=[0], method=config.sampling.method, steps=4
   )

@@ -1,0 +1,263 @@
+"""Success of control: whether a text has what it was asked for, and how fluent.
+
+As arXiv 2205.14217 evaluates it (section 6): of a field, whether its value
+stands in the text; of a length, whether the text is at most 2 tokens shorter or
+longer; fluency is -log p a token under another model, a judge.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sedd_jax.core import names
+from sedd_jax.data import meanings, tokenizers
+from sedd_jax.evaluation import judges, likelihood
+
+# The kind of control that needs no classifier.
+LENGTH = 'length'
+# Tokens that a length may be off.
+TOLERANCE = 2
+
+# What is wanted of a sample: field to value, and 'length' to a number.
+Target = Mapping[str, Any]
+
+
+def kinds(text: str, known: Sequence[str]) -> list[tuple[str, ...]]:
+  """The controls that are evaluated, each of one part or several.
+
+  Args:
+    text: of `eval.control`: fields and 'length', by commas, together with '+'.
+    known: the fields that there are.
+
+  Raises:
+    ValueError: for another field, or one twice.
+
+  >>> kinds('food, food+length', ['food'])
+  [('food',), ('food', 'length')]
+  """
+  found = [
+    tuple(part.strip() for part in kind.split('+')) for kind in text.split(',')
+  ]
+  for kind in found:
+    for part in kind:
+      if part not in (*known, LENGTH):
+        raise ValueError(
+          f'eval.control: no classifier (sampling.classifier) knows labels of '
+          f'{part!r}; {names.alternatives(part, [*known, LENGTH])}'
+        )
+    if len(set(kind)) < len(kind) or found.count(kind) > 1:
+      raise ValueError(
+        f'eval.control: {"+".join(kind)} is there twice, or has a part twice'
+      )
+  return found
+
+
+def targets(
+  dataset: Any, split: str, kind: Sequence[str], count: int
+) -> list[dict[str, Any]]:
+  """What texts of a split are like, in those parts.
+
+  Args:
+    dataset: pairs whose sources are meanings.
+    split: of them.
+    kind: fields, and 'length' for the tokens of a text without its marks.
+    count: targets at most, evenly spread over the rows that have all fields.
+
+  Raises:
+    ValueError: other data, or no row with those fields.
+  """
+  if getattr(dataset, 'layout', '') != 'target':
+    raise ValueError(
+      "eval.control takes its targets from pairs: data.source='seq2seq' with "
+      f"data.layout='target', not {dataset.info.name!r} of another layout"
+    )
+  rows, longest = [], dataset.seq_len - 2
+  pairs = dataset.pairs(split)
+  read: dict[int, dict[str, str]] = {}
+  fields = [part for part in kind if part != LENGTH]
+  for i, j in dataset.places(split).tolist():
+    if fields and i not in read:
+      read[i] = meanings.facts(pairs[i].source, pairs[i].id)
+    if all(field in read[i] for field in fields):
+      rows.append((i, j))
+  if not rows:
+    raise ValueError(f'no text of the {split} split has {" and ".join(fields)}')
+  found = []
+  for place in likelihood.evaluated_indices(len(rows), count):
+    i, j = rows[place]
+    target: dict[str, Any] = {field: read[i][field] for field in fields}
+    if LENGTH in kind:
+      ids = dataset.info.tokenizer.encode(pairs[i].targets[j])
+      target[LENGTH] = min(len(ids), longest)
+    found.append(target)
+  return found
+
+
+def labels_of(target: Target) -> list[str]:
+  """The labels that a target asks for, its length apart."""
+  return [
+    meanings.label_of(field, value)
+    for field, value in target.items()
+    if field != LENGTH
+  ]
+
+
+def text_ids(ids: np.ndarray, tokenizer: Any) -> np.ndarray:
+  """The tokens of a text up to the first [SEP] behind one, without marks.
+
+  Args:
+    ids: `[length]`.
+    tokenizer: a `data.marked.Marked`.
+  """
+  ids = np.asarray(ids)
+  marks = np.isin(ids, (tokenizer.cls, tokenizer.sep, tokenizer.pad))
+  ends = np.flatnonzero((np.cumsum(~marks) > 0) & (ids == tokenizer.sep))
+  end = ends[0] if len(ends) else len(ids)
+  return ids[:end][~marks[:end]]
+
+
+def has_words(text: str, value: str) -> bool:
+  """Whether the words of a value stand in a text, one after the other.
+
+  >>> has_words('The Mill is by the City centre.', 'city centre')
+  True
+  >>> has_words('a publication', 'pub')
+  False
+  """
+  wanted, words = (
+    [word.casefold() for word in tokenizers.split_words(x)]
+    for x in (value, text)
+  )
+  size = len(wanted)
+  return any(
+    words[i : i + size] == wanted for i in range(len(words) - size + 1)
+  )
+
+
+def successes(
+  ids: np.ndarray, tokenizer: Any, target: Target
+) -> dict[str, bool]:
+  """Which parts of a target a sample has.
+
+  Args:
+    ids: `[length]`.
+    tokenizer: a `data.marked.Marked`.
+    target: what was asked for.
+  """
+  own = text_ids(ids, tokenizer)
+  text = tokenizer.text(own)
+  return {
+    part: abs(len(own) - wanted) <= TOLERANCE
+    if part == LENGTH
+    else has_words(text, wanted)
+    for part, wanted in target.items()
+  }
+
+
+def figures(
+  samples: Sequence[np.ndarray],
+  wanted: Sequence[Target],
+  tokenizer: Any,
+  judge: judges.Judge | None,
+) -> dict[str, Any]:
+  """How often samples have all that was asked for, each part, and fluency.
+
+  Args:
+    samples: `[length]` ids each.
+    wanted: their targets, those of the same one together, equally many.
+    tokenizer: a `data.marked.Marked`.
+    judge: for the fluency; None leaves it out.
+
+  Returns:
+    A JSON-able dict: success, its standard_error over the targets (None of one
+    alone), parts, mean_length, and what `fluency` says.
+  """
+  each = [
+    successes(ids, tokenizer, target) for ids, target in zip(samples, wanted)
+  ]
+  by_target: dict[int, list[bool]] = {}
+  for target, found in zip(wanted, each):
+    by_target.setdefault(id(target), []).append(all(found.values()))
+  means = np.array([np.mean(found) for found in by_target.values()])
+  return {
+    'num_samples': len(each),
+    'success': float(np.mean([all(found.values()) for found in each])),
+    'standard_error': float(means.std(ddof=1) / np.sqrt(len(means)))
+    if len(means) > 1
+    else None,
+    'parts': {
+      part: float(np.mean([found[part] for found in each]))
+      for part in wanted[0]
+    },
+    'mean_length': float(
+      np.mean([len(text_ids(ids, tokenizer)) for ids in samples])
+    ),
+    **fluency(samples, tokenizer, judge),
+  }
+
+
+def fluency(
+  samples: Sequence[np.ndarray], tokenizer: Any, judge: judges.Judge | None
+) -> dict[str, Any]:
+  """-log p a token of texts, and perplexities, under a judge; without none.
+
+  A judge that reads the same ids is given a text between [CLS] and [SEP], as
+  it was trained; another one the text.
+  """
+  if judge is None:
+    return {}
+  texts = [text_ids(ids, tokenizer) for ids in samples]
+  if judges.reads_ids(judge, tokenizer):
+    texts = [
+      np.array([tokenizer.cls, *own, tokenizer.sep], np.int32) for own in texts
+    ]
+  told = judges.judged(judge, tokenizer, texts)
+  return {
+    'nats_per_token': float(told.nats.sum() / told.tokens.sum()),
+    **judges.perplexities(told),
+  }
+
+
+_COLUMNS = {
+  'success': ('success', '{:.1%}'),
+  'standard error': ('standard_error', '{:.1%}'),
+  'tokens': ('mean_length', '{:.1f}'),
+  'nats a token': ('nats_per_token', '{:.3f}'),
+  'perplexity': ('perplexity', '{:.2f}'),
+}
+
+
+def table(name: str, result: Mapping[str, Any]) -> str:
+  """The figures as a Markdown table, with a line on how they were made.
+
+  Args:
+    name: of the run.
+    result: `controls`, each with kind, num_targets, controlled and unguided;
+      `data`, the fluency of the split's texts; judge, samples_per_target.
+  """
+
+  def line(cells: Sequence[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+  def row(kind: str, which: str, found: Mapping[str, Any]) -> str:
+    values = [
+      '' if found.get(figure) is None else text.format(found[figure])
+      for figure, text in _COLUMNS.values()
+    ]
+    return line([kind, which, *values])
+
+  lines = [line(['control', '', *_COLUMNS]), line(['---'] * 7)]
+  for one in result['controls']:
+    lines.append(row(one['kind'], 'controlled', one['controlled']))
+    lines.append(row(one['kind'], 'without', one['unguided']))
+  lines.append(row('', 'text of the data', result['data']))
+  told = f'fluency under {result["judge"]}' if result['judge'] else 'no judge'
+  lines.append(
+    f'\n{name}: {result["controls"][0]["num_targets"]} targets of the '
+    f'{result["split"]} split, {result["samples_per_target"]} samples each, '
+    f'{result["method"]} in {result["steps"]} steps; {told}. Success: the '
+    'words of the value stand in the text; the length is off by at most '
+    f'{TOLERANCE}.'
+  )
+  return '\n'.join(lines) + '\n'

@@ -1,0 +1,136 @@
+"""A classifier of noisy vectors: BERT's blocks, read at a prefix.
+
+Source: the released code of arXiv 2205.14217, whose classifiers are BERT on
+vectors mapped up, behind an embedding of the time.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from sedd_jax.core import keys as keys_lib
+from sedd_jax.models import bert, layers
+from sedd_jax.models.embedding_bert import Between, TimeEmbedding
+
+
+class VectorClassifier(nn.Module):
+  """Logits of labels, of a text as noisy vectors.
+
+  The time stands before the text, and its place says the labels.  The original
+  looks it up in a table of 200 steps; here it goes through sinusoids, and any
+  chain's steps will do.
+
+  Attributes:
+    num_labels: labels.
+    hidden_size: width of the residual stream.
+    num_layers: blocks.
+    num_heads: attention heads; divides hidden_size.
+    embedding_size: width of the vectors.
+    cond_size: sinusoids of the time.
+    max_positions: the longest text.
+    mlp_size: width of a block's inner layer; None: 4 hidden_size.
+    dropout: rate on input and branches.
+    dtype: of the products, 'float32' or 'bfloat16'.
+    scan_layers: scan over the blocks, or write them out.
+    remat: compute the blocks' insides again in the backward pass.
+    attention: 'auto', 'xla' or 'cudnn'.
+  """
+
+  num_labels: int
+  hidden_size: int
+  num_layers: int
+  num_heads: int
+  embedding_size: int = 16
+  cond_size: int = 128
+  max_positions: int = 512
+  mlp_size: int | None = None
+  dropout: float = 0.0
+  dtype: DTypeLike = 'float32'
+  scan_layers: bool = True
+  remat: bool = False
+  attention: str = 'auto'
+
+  # `systems.parts` tells by these which system it is for.
+  takes_vectors = True
+  gives_labels = True
+
+  @property
+  def max_length(self) -> int:
+    """The longest text."""
+    return self.max_positions
+
+  @nn.compact
+  def __call__(
+    self,
+    x_t: Array,
+    time: Array,
+    valid: Array | None = None,
+    dropout_keys: Array | None = None,
+  ) -> Array:
+    """The logits.
+
+    Args:
+      x_t: `[batch, length, embedding_size]`, noisy vectors.
+      time: `[batch]`, finite.
+      valid: `[batch, length]` bool, False for padding that is not attended;
+        None: there is none.
+      dropout_keys: typed keys `[batch]`, one an example; None: no dropout.
+
+    Returns:
+      `[batch, num_labels]` float32.
+
+    Raises:
+      ValueError: for shapes that do not fit; before compilation.
+    """
+    batch, length, size = x_t.shape
+    if self.hidden_size % self.num_heads or self.cond_size % 2:
+      raise ValueError(
+        'hidden_size must be a multiple of num_heads and cond_size even, not '
+        f'{self.hidden_size} with {self.num_heads} heads and {self.cond_size}'
+      )
+    if size != self.embedding_size or time.shape != (batch,):
+      raise ValueError(
+        f'x_t {x_t.shape} and time {time.shape} do not fit: [batch, length, '
+        f'{self.embedding_size}] and [batch]'
+      )
+    if valid is not None and valid.shape != (batch, length):
+      raise ValueError(f'valid {valid.shape} does not fit x_t {x_t.shape}')
+    if length > self.max_positions:
+      raise ValueError(
+        f'{length} tokens are more than the {self.max_positions} that the '
+        'network has positions for (max_positions)'
+      )
+    positions = self.param(
+      'positions',
+      nn.initializers.normal(1.0),
+      (self.max_positions + 1, self.hidden_size),
+      'float32',
+    )
+    up = Between(4 * size, self.hidden_size, self.dtype, name='up')
+    prefix = TimeEmbedding(self.hidden_size, self.cond_size, name='time')
+    h = up(x_t).astype('float32')
+    h = jnp.concatenate([prefix(time), h], axis=1)
+    h = bert.norm('norm')(h + positions[None, : length + 1])
+    if valid is not None:
+      valid = jnp.concatenate([jnp.ones((batch, 1), bool), valid], axis=1)
+    if dropout_keys is not None:
+      keys = keys_lib.folded(dropout_keys, 2 * self.num_layers)
+      h = layers.dropout(h, keys, self.dropout)
+    blocks = bert.stack(
+      self.num_layers,
+      scan_layers=self.scan_layers,
+      remat=self.remat,
+      hidden_size=self.hidden_size,
+      num_heads=self.num_heads,
+      mlp_size=self.mlp_size or 4 * self.hidden_size,
+      dropout=self.dropout,
+      dtype=self.dtype,
+      attention=self.attention,
+      name='blocks',
+    )
+    numbers = jnp.arange(self.num_layers, dtype=jnp.int32)
+    h, _ = blocks(h, numbers, time, valid, dropout_keys)
+    # BERT's pooler, and a linear map.
+    head = Between(self.hidden_size, self.num_labels, name='head')
+    return head(h[:, 0]).astype('float32')
