@@ -246,6 +246,8 @@ def _check_rules(config: config_dict.ConfigDict) -> None:
       'training.accumulation must divide training.batch_size, not '
       f'{training.accumulation} and {training.batch_size}'
     )
+  if config.eval.checkpoint == 'best':
+    _check_best(training)
   if config.schedule.sigma_min >= config.schedule.sigma_max:
     raise ConfigError(
       'schedule.sigma_min must be below schedule.sigma_max, not '
@@ -280,6 +282,17 @@ def _check_rules(config: config_dict.ConfigDict) -> None:
         )
   if config.sampling.pairs:
     _check_pairs(config)
+
+
+def _check_best(training: config_dict.ConfigDict) -> None:
+  told = "eval.checkpoint='best' needs "
+  if not training.keep_best:
+    raise ConfigError(f'{told}training.keep_best')
+  if not 0 < training.eval_every <= training.num_steps:
+    raise ConfigError(
+      f'{told}training.eval_every from 1 to training.num_steps '
+      f'({training.num_steps}), not {training.eval_every}'
+    )
 
 
 # What goes with other samples than answers to pairs.

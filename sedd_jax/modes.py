@@ -78,13 +78,14 @@ def train(command: flags.Command) -> None:
 
   def check_record(record: Mapping[str, Any]) -> None:
     runs.require_same_files(record.get('files', files), files)
+    # Not before: a run that is refused keeps what it had.
+    if jax.process_index() == 0:
+      report.write(workdir / flags.CONFIG_FILE, config_checks.to_json(config))
+      if experiment.counts is not None:
+        statistics.write(workdir / statistics.FILE, experiment.counts)
+      if experiment.info.labels:
+        labels.write_run(workdir, experiment.info.labels)
 
-  if jax.process_index() == 0:
-    report.write(workdir / flags.CONFIG_FILE, config_checks.to_json(config))
-    if experiment.counts is not None:
-      statistics.write(workdir / statistics.FILE, experiment.counts)
-    if experiment.info.labels:
-      labels.write_run(workdir, experiment.info.labels)
   system = experiment.system
   evaluator = None
   if system.bound is not None:

@@ -97,7 +97,9 @@ def test_another_text_is_refused(copied, tiny_text, tmp_path, capsys):
   other.write_text(moved.read_text()[::-1])
   argv = [*tiny.arguments(other), f'--workdir={copied}']
   capsys.readouterr()
+  before = (copied / 'config.json').read_text()
   told = refused(capsys, *argv, '--config.training.num_steps=40')
+  assert (copied / 'config.json').read_text() == before
   assert 'the run was trained on moved.txt' in told or (
     f'the run was trained on {tiny_text.name}' in told
   )
@@ -180,6 +182,14 @@ def test_missing_data_in_a_process_is_one_message(tmp_path):
     ),
     (['--config.training.trackers=wandbs'], "unknown tracker 'wandbs'"),
     (['--config.training.profile=9'], "as '10-20'"),
+    (
+      ['--config.eval.checkpoint=best', '--config.training.eval_every=99'],
+      'needs training.eval_every from 1 to training.num_steps (30), not 99',
+    ),
+    (
+      ['--config.eval.checkpoint=best', '--config.training.keep_best=False'],
+      'needs training.keep_best',
+    ),
   ],
 )
 def test_mistakes_are_told_before_the_training(

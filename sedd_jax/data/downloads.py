@@ -26,6 +26,7 @@ class Published(NamedTuple):
     member: name of the file inside.
     size: bytes of the file inside.
     md5: checksum of the file inside.
+    sha256: another, where one was published; '' without.
   """
 
   url: str
@@ -34,6 +35,7 @@ class Published(NamedTuple):
   member: str
   size: int
   md5: str
+  sha256: str = ''
 
 
 PUBLISHED = {
@@ -56,6 +58,7 @@ PUBLISHED = {
     member='enwik8',
     size=100_000_000,
     md5='a1fa5ffddb56f4953e226637dabbb36a',
+    sha256=('2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8'),
   ),
 }
 
@@ -142,10 +145,12 @@ def check_content(where: str, data: bytes, published: Published) -> None:
       f'{where}: {len(data):,} bytes, where the published {published.member} '
       f'has {published.size:,}'
     )
-  digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
-  if digest != published.md5:
-    raise DataError(
-      f'{where}: wrong checksum: md5 {digest}, where the published '
-      f'{published.member} has {published.md5}; for other text set '
-      "data.source='text_file'"
-    )
+  for kind in ('md5', 'sha256'):
+    expected = getattr(published, kind)
+    digest = hashlib.new(kind, data, usedforsecurity=False).hexdigest()
+    if expected and digest != expected:
+      raise DataError(
+        f'{where}: wrong checksum: {kind} {digest}, where the published '
+        f'{published.member} has {expected}; for other text set '
+        "data.source='text_file'"
+      )

@@ -130,11 +130,24 @@ class Dataset:
     num_starts = len(tokens) - self.seq_len + 1
     starts = crops.starts(seed, step, indices, num_starts)
     return {
-      'tokens': shards.windows(tokens, starts, self.seq_len),
+      'tokens': self._known(
+        'train', shards.windows(tokens, starts, self.seq_len)
+      ),
       'index': np.asarray(indices, np.int32),
       'count': np.array(count, np.int32),
       **self._label('train', starts),
     }
+
+  def _known(self, split: str, tokens: np.ndarray) -> np.ndarray:
+    """The tokens; DataError for one that is not of the vocabulary."""
+    size = self.info.vocab_size
+    if tokens.size and tokens.max() >= size:
+      raise DataError(
+        f'{self.info.name}: the {split} split has a token {tokens.max()}, and '
+        f'the vocabulary {size} symbols: a damaged file, which `python -m '
+        'sedd_jax.data.prepare verify` finds'
+      )
+    return tokens
 
   def _label(self, split: str, starts: np.ndarray) -> dict[str, np.ndarray]:
     """The labels of sequences that begin at such tokens, if there are any."""
@@ -180,7 +193,7 @@ class Dataset:
     rows[last, :rest] = tokens[num_full * self.seq_len :]
     valid[last, :rest] = True
     return {
-      'tokens': rows,
+      'tokens': self._known(split, rows),
       'valid': valid,
       'index': index.astype(np.int32),
       'count': np.array(count, np.int32),

@@ -161,7 +161,7 @@ def train(
     initial_aux: likewise.
     record: stored as JSON with every checkpoint, such as the config.
     check_record: gets the record of the checkpoint that the run goes on from,
-      before anything is changed; raises where it must not.
+      empty without one, before anything is changed; raises where it must not.
     flops_per_token: of `metrics.flops_per_token`; None: no MFU.
     devices: of this process; all by default.
 
@@ -204,8 +204,7 @@ def train(
       )
     )
     restored = checkpoints.restore(layout.template(jax.eval_shape(create)))
-    if restored:
-      check_record(restored[1])
+    check_record(restored[1] if restored else {})
     state, saved = restored or (create(), {})
     start = int(state.step)
     # A refresh that failed, or that parameters from elsewhere ask for.
@@ -516,6 +515,7 @@ class _Best:
     checkpoints.discard_after(found[0] if found else -1)
     self._checkpoints = checkpoints
     self._lowest = found[1]['nats_per_token'] if found else math.inf
+    self._protocol = found[1].get('protocol') if found else None
 
   def offer(
     self,
@@ -523,11 +523,17 @@ class _Best:
     state: state_lib.TrainState,
     validation: Mapping[str, Any],
   ) -> None:
-    """Saves a state if its validation is below all before."""
+    """Saves a state if its validation is below all before of its protocol."""
     value = float(validation['nats_per_token'])
-    if value < self._lowest:
-      self._lowest = value
-      self._checkpoints.save(number, state, {'nats_per_token': value})
+    protocol = validation.get('protocol')
+    # eval.protocol may have changed since: what was lowest is no measure then.
+    other = self._protocol is not None and protocol != self._protocol
+    if value < self._lowest or other:
+      self._lowest, self._protocol = value, protocol
+      told = {'nats_per_token': value}
+      if protocol is not None:
+        told['protocol'] = protocol
+      self._checkpoints.save(number, state, told)
 
 
 def _due(number: int, every: int) -> bool:

@@ -27,6 +27,7 @@ def published(monkeypatch, tmp_path):
         zip_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         size=len(TEXT),
         md5=hashlib.md5(TEXT.encode()).hexdigest(),
+        sha256=hashlib.sha256(TEXT.encode()).hexdigest(),
       ),
     )
   return tmp_path / 'published'
@@ -42,6 +43,7 @@ def test_the_published_figures():
   assert text8.size == enwik8.size == 100_000_000
   assert text8.zip_sha256.startswith('a6640522') and len(text8.md5) == 32
   assert enwik8.zip_sha256.startswith('547994d9') and len(enwik8.md5) == 32
+  assert enwik8.sha256.startswith('2b49720e') and len(enwik8.sha256) == 64
 
 
 def test_100_million_split_90_5_5():
@@ -101,6 +103,15 @@ def test_another_text_of_the_same_length_is_refused(published, tmp_path):
   (tmp_path / 'text8').write_text(TEXT.replace('dog', 'cat'))
   with pytest.raises(DataError, match='wrong checksum: md5'):
     text8(tmp_path / 'text8')
+
+
+def test_the_second_checksum_counts_too(published, monkeypatch):
+  known = downloads.PUBLISHED['text8']
+  monkeypatch.setitem(
+    downloads.PUBLISHED, 'text8', known._replace(sha256=64 * '0')
+  )
+  with pytest.raises(DataError, match='wrong checksum: sha256 .*has 0000'):
+    text8(published)
 
 
 def test_a_faulty_zip_is_refused(published, tmp_path):

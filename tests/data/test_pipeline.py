@@ -24,6 +24,13 @@ def dataset(num_tokens=1000, seq_len=16, **splits):
   return Dataset(info, tokens, seq_len)
 
 
+def test_a_token_beyond_the_vocabulary_goes_no_further():
+  data = dataset(num_tokens=40, validation=np.full(20, 40, np.uint16))
+  assert data.train_batch(0, 0, [0], 1)['tokens'].shape == (1, 16)
+  with pytest.raises(DataError, match='validation split has a token 40'):
+    data.eval_batch('validation', [0], 1)
+
+
 def text_file(path, text='', **kwargs):
   data = text if isinstance(text, bytes) else text.encode()
   if data:

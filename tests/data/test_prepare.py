@@ -62,6 +62,7 @@ def server(tmp_path, monkeypatch):
       zip_sha256=documents.sha256(root / 'text8.zip'),
       size=len(TEXT),
       md5=hashlib.md5(TEXT.encode()).hexdigest(),
+      sha256=hashlib.sha256(TEXT.encode()).hexdigest(),
     ),
   )
   for name in ('encoder.json', 'vocab.bpe'):

@@ -369,10 +369,10 @@ def test_record_is_stored(tmp_path):
   np.testing.assert_array_equal(ema['head'], state.ema['head'])
 
 
-def scores(values):
+def scores(values, **more):
   """An evaluation that gives these values in turn."""
   left = iter(values)
-  return lambda params, aux, step: {'nats_per_token': next(left)}
+  return lambda params, aux, step: {'nats_per_token': next(left), **more}
 
 
 def best(workdir):
@@ -410,6 +410,15 @@ def test_a_new_run_forgets_the_best_of_another(tmp_path):
   shutil.rmtree(tmp_path / 'checkpoints')
   train(tmp_path, evaluate_fn=scores([2.0]), **options)
   assert best(tmp_path) == (2, {'nats_per_token': 2.0})
+
+
+def test_the_best_is_that_of_one_protocol(tmp_path):
+  options = {'eval_every': 2}
+  short = scores([1.0], protocol='sedd')
+  train(tmp_path, num_steps=2, evaluate_fn=short, **options)
+  whole = scores([3.0, 4.0], protocol='bound')
+  train(tmp_path, num_steps=6, evaluate_fn=whole, **options)
+  assert best(tmp_path) == (4, {'nats_per_token': 3.0, 'protocol': 'bound'})
 
 
 def test_no_best_where_none_is_wanted(tmp_path):
