@@ -352,7 +352,7 @@ FIELDS: dict[str, Field] = {
     '',
     'Mode evaluate: the success of control in place of the split: fields of '
     'the labels of sampling.classifier, and length, by commas; several at once '
-    'with +.',
+    'joined by +, as in food+length.',
   ),
   'eval.targets': Field(
     50,
