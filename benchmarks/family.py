@@ -95,16 +95,19 @@ SYSTEMS = {
 }
 
 
-# Training evaluates 128 sequences at 4 times; at last all are, at one (and
-# those of a chain at its first step besides).
-WHOLE = {'eval.max_sequences': 0, 'eval.points': 1}
+# Training evaluates 128 sequences at 4 times; at last all are, at two, or of a
+# chain in steps at one and at its first step besides.
+WHOLE = {'eval.max_sequences': 0}
 
 
 def arguments(
   folder: pathlib.Path, name: str, mode: str, rest: list[str]
 ) -> list[str]:
   """What a system's run gives to `python -m sedd_jax.main`."""
-  fields = WHOLE if mode == 'evaluate' else {**SHARED, **SYSTEMS[name]}
+  fields = {**SHARED, **SYSTEMS[name]}
+  if mode == 'evaluate':
+    in_steps = 'schedule.num_steps' in SYSTEMS[name]
+    fields = {**WHOLE, 'eval.points': 1 if in_steps else 2}
   return [
     f'--mode={mode}',
     f'--workdir={folder / name}',
