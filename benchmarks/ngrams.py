@@ -1,4 +1,4 @@
-"""Count models of characters: what a likelihood bound is to be compared with.
+"""Count models of characters or bytes: what a likelihood bound is to be compared with.
 
   python benchmarks/ngrams.py --source=text8
   python benchmarks/ngrams.py --source=text_file --path=FILE \
@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--source', default='text8')
   parser.add_argument('--path', default='')
+  parser.add_argument('--tokenizer', default='text8', help='or bytes')
   parser.add_argument('--limit', type=int, default=0)
   parser.add_argument('--validation-fraction', type=float, default=0.05)
   parser.add_argument('--test-fraction', type=float, default=0.0)
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
   data = pipeline.load(
     source=arguments.source,
     path=arguments.path,
+    tokenizer=arguments.tokenizer,
     seq_len=1,
     limit=arguments.limit,
     validation_fraction=arguments.validation_fraction,
