@@ -1,4 +1,4 @@
-"""Count models of characters or bytes: what a likelihood bound is to be compared with.
+"""Count models of text: what a likelihood bound is to be compared with.
 
   python benchmarks/ngrams.py --source=text8
   python benchmarks/ngrams.py --source=text_file --path=FILE \
