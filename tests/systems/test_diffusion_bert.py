@@ -219,7 +219,8 @@ def test_the_bound_is_the_enumerated_one_and_above_the_law(schedule, strides):
   )(jax.random.key(0), x_0)
   nats = np.asarray(result.nats, float).reshape(4, repeats)
   error = nats.std(axis=1) / np.sqrt(repeats)
-  assert np.all(np.abs(nats.mean(axis=1) - exact) < 4.5 * error)
+  # Where shares are clipped nothing may be left to chance.
+  assert np.all(np.abs(nats.mean(axis=1) - exact) < 4.5 * error + 1e-5)
   assert np.all(error < 0.05)
 
 
