@@ -93,6 +93,7 @@ def test_samples_are_data(noise):
   assert np.isfinite(bound.nats).all() and np.isfinite(loss.nats).all()
 
 
+@pytest.mark.slow
 def test_the_bound_of_fewer_steps():
   """In one step all is told by the reconstruction."""
   system = system_of(process__name='uniform', eval__chain_steps=1)
