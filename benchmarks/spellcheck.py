@@ -70,7 +70,9 @@ def main() -> None:
   if not np.array_equal(tokenizer.encode(text), wrong):
     parser.error(f'{own.run}: its tokens are no characters that a text keeps')
   rows = []
-  for error_rate in (own.rate, 1.0):
+  # `error_rate` counts symbols drawn at random, one in K of which is right.
+  size = tokenizer.vocab_size
+  for error_rate in (min(own.rate * size / (size - 1), 1.0), 1.0):
     options = {'text': text, 'error_rate': error_rate}
     answer = tasks['spellcheck'](run.params, run.aux, options, tokenizer)
     found = tokenizer.encode(answer['corrected'])

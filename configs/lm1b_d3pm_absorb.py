@@ -2,13 +2,14 @@
 
   python -m sedd_jax.main --config=configs/lm1b_d3pm_absorb.py
 
-The sentences are .jsonl files under data_cache/lm1b, one {"text": ...} a line,
-and a vocabulary of 8192 pieces is data_cache/lm1b/tokenizer.json; both are
-yours to bring (--config.data.path, --config.data.tokenizer).  Sentences are
-packed.
+The corpus is prepared in its published splits, with a vocabulary of 8192 pieces
+that is yours to bring (or `prepare train-tokenizer`):
 
-Hardware: 8 TPU or GPU devices.  Published: perplexity at most 76.9 a word on
-the test split with T = 1000 (arXiv 2107.03006, table 2).
+  python -m sedd_jax.data.prepare lm1b --as-is --tokenizer data_cache/pieces
+
+Sentences are packed.  Hardware: 8 TPU or GPU devices.  Published: perplexity at
+most 76.9 a *word* of the test split with T = 1000 (arXiv 2107.03006, table 2);
+the perplexity that an evaluation reports here is a piece's.
 """
 
 from sedd_jax import default_config
@@ -23,8 +24,7 @@ def get_config():
   config.schedule.name = 'step_betas'
   config.schedule.update({'num_steps': 1000, 'betas': 'reciprocal'})
   config.schedule.args.min_alpha = 0.0
-  config.data.update({'source': 'text_file', 'path': 'data_cache/lm1b'})
-  config.data.update({'tokenizer': 'data_cache/lm1b/tokenizer.json'})
+  config.data.update({'source': 'lm1b', 'tokenizer': 'data_cache/pieces'})
   config.data.seq_len = 128
   config.training.update({'num_steps': 1_000_000, 'batch_size': 512})
   config.training.update({'reduction': 'token'})

@@ -2,16 +2,19 @@
 
   python -m sedd_jax.main --config=configs/lm1b_diffusion_bert.py
 
-The sentences are .jsonl files under data_cache/lm1b, one {"text": ...} a line,
-and BERT's config.json, vocab.txt and model.safetensors (of a cased BERT also
-tokenizer_config.json) are in data_cache/bert-base-uncased; both are yours to
-bring (--config.data.path; --config.data.tokenizer and --config.init_from, ''
-to begin at random).  Sentences are packed, with [SEP] between them, where the
-paper pads each to 128 pieces; the clip is one of the norm, where the released
-code clips each entry at 5.
+BERT's config.json, vocab.txt and model.safetensors (of a cased BERT also
+tokenizer_config.json) are in data_cache/bert-base-uncased, yours to bring
+(--config.data.tokenizer and --config.init_from, '' to begin at random).  The
+corpus is prepared in its published splits:
 
-Hardware: one GPU or 8 TPU devices; 110 M parameters.  Published: perplexity at
-most 63.78 a word by the paper's looser protocol (arXiv 2211.15029, table 1).
+  python -m sedd_jax.data.prepare lm1b --as-is \\
+    --tokenizer data_cache/bert-base-uncased
+
+Sentences are packed, with [SEP] between them, where the paper pads each to 128
+pieces; the clip is one of the norm, where the released code clips each entry at
+5.  Hardware: one GPU or 8 TPU devices; 110 M parameters.  Published: perplexity
+at most 63.78 a *word* by the paper's looser protocol (arXiv 2211.15029, table
+1); the perplexity that an evaluation reports here is a piece's.
 """
 
 from sedd_jax import default_config
@@ -24,7 +27,7 @@ def get_config():
   config.schedule.update({'name': 'spindle', 'num_steps': 2048})
   config.schedule.args.strength = 0.3
   config.model.name = 'bert'
-  config.data.update({'source': 'text_file', 'path': 'data_cache/lm1b'})
+  config.data.update({'source': 'lm1b'})
   config.data.update({'tokenizer': 'data_cache/bert-base-uncased'})
   config.data.seq_len = 128
   config.init_from = 'data_cache/bert-base-uncased'

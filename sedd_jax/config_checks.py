@@ -78,8 +78,8 @@ def parse(path: str, text: str, current: Any = None) -> Any:
       if the open group lacks the field.
 
   Returns:
-    The value.  In an open group a new field is read as JSON where that is
-    possible, else as text.
+    The value.  In an open group a new field is read as JSON or one of Python's
+    True, False and None where that is possible, else as text.
 
   Raises:
     ConfigError: the text is no value of the field's type.
@@ -105,8 +105,11 @@ def parse(path: str, text: str, current: Any = None) -> Any:
     except ValueError:
       pass
   else:
+    # Not `none`, which is a name too (model.args.time).
+    text = {'None': 'null'}.get(text, text)
+    whole = text.lower() in ('true', 'false')
     try:
-      return json.loads(text)
+      return json.loads(text.lower() if whole else text)
     except ValueError:
       return text
   raise ConfigError(f'{path} takes {_TYPE_NAMES[type(current)]}, not {text!r}')

@@ -300,6 +300,12 @@ FIELDS: dict[str, Field] = {
     1024, 'Sequences evaluated at most; 0: the whole split.', '>= 0'
   ),
   'eval.points': Field(8, 'Times drawn a sequence.', '> 0'),
+  'eval.chain_steps': Field(
+    0,
+    'Chains of tokens in steps: the bound is on the law of samples drawn in so '
+    'many steps (sampling.steps), each of as many of the chain; 0: in all.',
+    '>= 0',
+  ),
   'eval.time_sampling': Field(
     'stratified',
     'How the times of the bound are drawn: spread evenly, by a density fitted '

@@ -302,6 +302,7 @@ class _Evaluator:
       **result,
       'protocol': config.eval.protocol,
       'points': config.eval.points,
+      'chain_steps': config.eval.chain_steps,
       'time_sampling': config.eval.time_sampling,
       **self._given(),
     }

@@ -98,6 +98,30 @@ def test_description_has_every_field_once():
     ({'model__name': 'transformers'}, 'nearest: transformer'),
     ({'model__args__hidden_sizes': 3}, "takes no argument 'hidden_sizes'"),
     ({'model__args__num_heads': 3}, 'from the program'),
+    (
+      {'system__args__timed': 'no'},
+      "system.args.timed: make takes true or false, not 'no'",
+    ),
+    (
+      {'process__name': 'nearest_neighbor', 'process__args__k': 2.5},
+      'process.args.k: NearestNeighbor takes an integer, not 2.5',
+    ),
+    (
+      {'system__name': 'masked_diffusion', 'system__args__num_steps': 4.5},
+      'system.args.num_steps: make takes an integer, not 4.5',
+    ),
+    (
+      {'system__name': 'd3pm', 'system__args__hybrid': 'a'},
+      "system.args.hybrid: make takes a number, not 'a'",
+    ),
+    (
+      {'schedule__name': 'spindle', 'schedule__args__strength': 'x'},
+      "schedule.args.strength: Spindle takes a number, not 'x'",
+    ),
+    (
+      {'system__name': 'multinomial', 'system__args__importance': 'no'},
+      "system.args.importance: make takes true or false, not 'no'",
+    ),
     ({'process__name': 'no.such:Thing'}, "cannot import 'no.such'"),
     (
       {'model__attention': 'cudnn', 'model__dtype': 'float32'},
@@ -190,6 +214,11 @@ def test_differences_name_the_fields():
     ('task.words', '3', 3),
     ('task.words', '[1, 2]', [1, 2]),
     ('task.words', 'three', 'three'),
+    ('system.args.timed', 'False', False),
+    ('system.args.timed', 'TRUE', True),
+    ('system.args.num_steps', 'None', None),
+    ('system.args.num_steps', 'null', None),
+    ('model.args.time', 'none', 'none'),
   ],
 )
 def test_text_becomes_the_fields_type(path, text, value):

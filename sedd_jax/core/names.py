@@ -8,10 +8,21 @@ package needs no registration.  See docs/extending.md.
 import difflib
 import importlib
 import inspect
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 _SHORT_LIST = 12
+
+# The types that a value written in a config can be held to.
+_KINDS = {
+  bool: 'true or false',
+  int: 'an integer',
+  float: 'a number',
+  str: 'text',
+  type(None): 'null',
+}
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
@@ -116,6 +127,42 @@ def accepted(
   return {key: value for key, value in offered.items() if key in parameters}
 
 
+def _signature(target: Callable[..., Any]) -> inspect.Signature:
+  """A signature, whose annotations are types where they can be resolved."""
+  try:
+    return inspect.signature(target, eval_str=True)
+  # An annotation may be any expression, of names for the type checker alone.
+  except Exception:
+    return inspect.signature(target)
+
+
+def _kinds_of(parameter: inspect.Parameter) -> set[type] | None:
+  """The plain types that a parameter takes; None where it may take others.
+
+  Those of its annotation; without one, that of its default.
+  """
+  annotation = parameter.annotation
+  if annotation is parameter.empty:
+    kind = type(parameter.default)
+    plain = parameter.default is not None and kind in _KINDS
+    return {kind} if plain else None
+  union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+  parts = typing.get_args(annotation) if union else [annotation]
+  kinds = {type(None) if part is None else part for part in parts}
+  return kinds if all(kind in _KINDS for kind in kinds) else None
+
+
+def _check_kind(parameter: inspect.Parameter, value: Any, what: str) -> None:
+  """Raises ValueError for a value of another type than the parameter's."""
+  kinds = _kinds_of(parameter)
+  if kinds is None or type(value) in kinds:
+    return
+  if type(value) is int and float in kinds:
+    return
+  known = ' or '.join(text for kind, text in _KINDS.items() if kind in kinds)
+  raise ValueError(f'{what} takes {known}, not {value!r}')
+
+
 def check_args(
   target: Callable[..., Any],
   args: Mapping[str, Any],
@@ -132,10 +179,11 @@ def check_args(
 
   Raises:
     ValueError: in one line, on an argument that the signature lacks, one that
-      the program passes, or a required one that is missing.
+      the program passes, a value of another type than the annotation's or the
+      default's, or a required one that is missing.
   """
   offered = set(offered)
-  parameters = inspect.signature(target).parameters
+  parameters = _signature(target).parameters
   named = {
     key: parameter
     for key, parameter in parameters.items()
@@ -153,6 +201,8 @@ def check_args(
         f'{where}.{key}: {title} takes no argument {key!r}; '
         f'{alternatives(key, free)}'
       )
+    if key in named:
+      _check_kind(named[key], args[key], f'{where}.{key}: {title}')
   missing = [
     key
     for key in free

@@ -166,7 +166,7 @@ def describe(result: Mapping[str, Any], unit: str) -> str:
 
   Args:
     result: of `evaluate`, and the `protocol` of its bound; `given`, where the
-      run has labels.
+      run has labels; `chain_steps`, where the bound is of fewer steps.
     unit: the data's, 'character', 'byte' or 'token'.
 
   >>> describe({
@@ -180,8 +180,10 @@ perplexity 2.72'
   per = 'byte' if unit == 'byte' else 'character'
   error, perplexity = result['standard_error'], result['perplexity']
   given = f' given {result["given"]}' if 'given' in result else ''
+  steps = result.get('chain_steps')
+  of_steps = f' of {steps} steps' if steps else ''
   return (
-    f'{result["protocol"]} on {result["split"]}{given}, '
+    f'{result["protocol"]}{of_steps} on {result["split"]}{given}, '
     f'{result["num_sequences"]} sequences: {result["nats_per_token"]:.4f}'
     + (' nats' if error is None else f' ± {error:.4f} nats')
     + f' per token, {result["bits_per_character"]:.4f} bits per {per}'

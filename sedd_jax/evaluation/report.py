@@ -267,10 +267,12 @@ def suite_table(
     f'{split} {result["num_sequences"]}' for split, result in results.items()
   )
   given = f', given {first["given"]}' if 'given' in first else ''
+  steps = first.get('chain_steps')
+  of_steps = f', {steps} steps of the chain' if steps else ''
   lines.append(
     f'\n{name}: step {first["step"]}{given}, at most (eval.protocol '
-    f'{first["protocol"]}, {first["points"]} times a sequence), packing '
-    f'{packing}, sequences: {counted}. The others: {suite.source}.'
+    f'{first["protocol"]}{of_steps}, {first["points"]} times a sequence), '
+    f'packing {packing}, sequences: {counted}. The others: {suite.source}.'
   )
   return '\n'.join(lines) + '\n'
 

@@ -43,17 +43,22 @@ def levels(
     process: noise with a level in [0, infinity]: one that relaxes to a prior,
       or `NearestNeighbor`.
     frequencies: `[vocab_size]`, weights of symbols in the data.
-    num_steps: T.
+    num_steps: T, at least 2.
 
   Raises:
-    ValueError: another process, frequencies that do not fit, or more steps than
-      the process has levels for, at the smallest or at the largest.
+    ValueError: another process, frequencies that do not fit, fewer than two
+      steps, or more than the process has levels for, at the smallest or at the
+      largest.
 
   >>> from sedd_jax import processes
   >>> uniform = processes.Uniform(vocab_size=3)
   >>> print(levels(uniform, [5, 3, 2], 4).round(3))
   [0.    0.095 0.269 0.601   inf]
   """
+  if num_steps < 2:
+    raise ValueError(
+      f'mutual information shares among at least 2 steps, not {num_steps}'
+    )
   size = np.shape(frequencies)
   if size != (process.vocab_size,):
     raise ValueError(

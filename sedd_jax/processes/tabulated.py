@@ -1,6 +1,7 @@
 """Chains that are given by their matrices, one a step."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,11 +18,16 @@ from sedd_jax.processes import base
 # What tables may take of memory unless the caller says otherwise.
 MAX_GIB = 4.0
 
+# From here on what tables take is told also to who asks for warnings alone.
+_TOLD_GIB = 0.1
+
 
 def require_memory(
   what: str, matrices: int, num_states: int, max_gib: float, instead: str
 ) -> None:
-  """Refuses tables that do not fit, before they are allocated.
+  """Says what tables will take, and refuses those that do not fit.
+
+  It comes before they are allocated.
 
   Args:
     what: whose tables, for the message.
@@ -34,11 +40,13 @@ def require_memory(
     ValueError: with the memory that they would take.
   """
   gib = matrices * num_states**2 * 8 / 2**30
+  told = f'{what}: {matrices} matrices of {num_states} x {num_states} take'
   if gib > max_gib:
     raise ValueError(
-      f'{what}: {matrices} matrices of {num_states} x {num_states} take '
-      f'{gib:,.1f} GiB, above max_gib={max_gib:g}; {instead}'
+      f'{told} {gib:,.1f} GiB, above max_gib={max_gib:g}; {instead}'
     )
+  level = logging.WARNING if gib >= _TOLD_GIB else logging.INFO
+  logging.getLogger(__name__).log(level, '%s %.2g GiB', told, gib)
 
 
 def blocks_of(num_steps: int) -> int:
@@ -184,9 +192,13 @@ class Products(base.TokenProcess):
 
 
 def read_array(path: str | os.PathLike, what: str) -> np.ndarray:
-  """An array of a .npy file; ValueError, naming it, where there is none."""
+  """An array of a .npy file, which is read where it is looked at.
+
+  Raises:
+    ValueError: naming the file, where it has none.
+  """
   try:
-    return np.load(path, allow_pickle=False)
+    return np.load(path, mmap_mode='r', allow_pickle=False)
   except (OSError, ValueError) as error:
     raise ValueError(f'{what}: {path}: {error}') from error
 

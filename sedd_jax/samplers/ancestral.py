@@ -94,6 +94,7 @@ def sample(
   decoder: str = 'posterior',
   direct: bool = False,
   reverse_fn: Callable[..., Array] | None = None,
+  jump: bool | None = None,
   condition: Tables | None = None,
   return_path: bool = False,
 ) -> Array:
@@ -119,6 +120,8 @@ def sample(
     reverse_fn: `(logits, x_t, s, t) -> weights [batch, length, num_states]` of
       x_s in place of theta_post, s < t being scalar steps; the chain is then
       taken to end at its prior.
+    jump: what `jumps_from_the_prior` says; None to ask it, of a process that is
+      not traced.
     condition: what the result satisfies besides, see `samplers.constrained`.
     return_path: return every state, not the last one alone.
 
@@ -145,6 +148,7 @@ def sample(
     decoder=decoder,
     direct=direct,
     reverse_fn=reverse_fn,
+    jump=jump,
   )
   states, _ = loop.follow(
     planned,
@@ -169,6 +173,7 @@ def plan(
   decoder: str = 'posterior',
   direct: bool = False,
   reverse_fn: Callable[..., Array] | None = None,
+  jump: bool | None = None,
 ) -> loop.Plan:
   """The steps of `sample`, which says what the arguments are.
 
@@ -179,6 +184,7 @@ def plan(
     decoder: the law of the last step, 'posterior' or 'x0'.
     direct: the logits are those of x_{t-1}.
     reverse_fn: in place of theta_post.
+    jump: whether a step leads from the prior to the chain's end.
 
   Returns:
     The steps, at which the network is told their number.
@@ -198,7 +204,9 @@ def plan(
       lambda logits, x, of_step: reverse(logits, x, *of_step),
     )
   level_t, level_s = schedule.level(t), schedule.level(s)
-  if jumps_from_the_prior(process, schedule):
+  if jump is None:
+    jump = jumps_from_the_prior(process, schedule)
+  if jump:
     t = jnp.concatenate([t[:1], t])
     level_s = jnp.concatenate([level_t[:1], level_s])
     level_t = jnp.concatenate([jnp.full_like(level_t[:1], jnp.inf), level_t])

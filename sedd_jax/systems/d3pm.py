@@ -33,7 +33,16 @@ def examples() -> tuple[dict[str, Any], ...]:
     'schedule.name': 'mutual_information',
     'training.refresh_every': 5,
   }
-  return step_bound.EXAMPLE, {**step_bound.EXAMPLE, **learned}
+  # Each step masks a share of any seven symbols, and leaves some signal.
+  step = 0.6 * np.eye(8)
+  step[:, :7] += 0.1 / 7 * np.append(np.ones(7), 0)[:, None]
+  step[:, 7] += np.append(np.full(7, 0.3), 0.4)
+  masked = {
+    'process.name': 'tabulated',
+    'process.args.matrices': [step.tolist()] * 6,
+  }
+  example = step_bound.EXAMPLE
+  return example, {**example, **learned}, {**example, **masked}
 
 
 def make(
@@ -80,11 +89,13 @@ def make(
         'training.refresh_every: noise that is learned is nearest_neighbor, '
         f'and process.name is {config.process.name!r}'
       )
-    if not isinstance(schedule, noise_schedules.StepTable):
-      schedule = noise_schedules.StepTable(
-        levels=schedule.level(np.arange(schedule.num_steps + 1))
+    # Levels of other schedules may leave new neighbours far from the prior.
+    if not isinstance(schedule, noise_schedules.MutualInformation):
+      raise ValueError(
+        'training.refresh_every: noise that is learned needs '
+        'schedule.name=mutual_information, whose levels are made to fit it, '
+        f'not {config.schedule.name!r}'
       )
-      chain = dataclasses.replace(chain, schedule=schedule)
     noise = _learned_neighbors(config, data_info, chain, denoiser)
   return x0_chain.make(config, chain, denoiser, hybrid=hybrid, noise=noise)
 
@@ -109,7 +120,7 @@ def _learned_neighbors(
 
   process, schedule = chain.process, chain.schedule
   assert isinstance(process, NearestNeighbor)
-  assert isinstance(schedule, noise_schedules.StepTable)
+  assert isinstance(schedule, noise_schedules.MutualInformation)
 
   def tables(process, schedule):
     steps = np.arange(schedule.num_steps + 1)
@@ -130,8 +141,6 @@ def _learned_neighbors(
     joined = nearest_neighbor.connected(
       **{**config.process.args, 'vocab_size': size, 'embeddings': embeddings}
     )
-    if not isinstance(schedule, noise_schedules.MutualInformation):
-      return tables(joined, schedule)
     counts, last = data_info.token_counts(), schedule.num_steps
     levels = mutual_information.levels(joined, counts, last)
     return tables(joined, schedule.with_levels(levels))

@@ -36,11 +36,16 @@ class SpindleChain(step_bound.Chain):
   floor: float = 0.01
 
   objective: ClassVar[str] = 'weighted_cross_entropy'
+  objective_bounds: ClassVar[bool] = False
   protocols: ClassVar[tuple[str, ...]] = ('bound', 'loose', 'diffusion_bert')
 
   def check(self) -> None:
-    """Raises ValueError for a protocol that does not go with the schedule."""
+    """Raises ValueError for a protocol that does not go with the rest."""
     sentence = self.spindle.mean == 'sentence'
+    if self.protocol == 'diffusion_bert' and self.strides is not None:
+      raise ValueError(
+        "eval.protocol='diffusion_bert' is of all steps of the chain"
+      )
     if self.protocol == 'bound' and sentence:
       raise ValueError(
         "schedule.args.mean='sentence' has no strict bound, for p does not "
@@ -93,18 +98,19 @@ class SpindleChain(step_bound.Chain):
     valid: Array | None = None,
   ) -> Array:
     """The term of a step in what the protocol reports, `[batch, length]`."""
-    s, t = (self.level_at(x_0, at, valid) for at in (step - 1, step))
+    before = self.before(step)
+    s, t = (self.level_at(x_0, at, valid) for at in (before, step))
     if self.protocol == 'diffusion_bert':
       beta = 1 / (self.schedule.num_steps - step + 1)
       return variational.base_transition_nats(
         logits, x_t, x_0, s, beta[:, None], process=self.process
       )
     masked = self._masked(x_t)
-    rate = self._rate(step - 1, step)
+    rate = self._rate(before, step)
     if self.spindle.mean == 'corpus':
       # That of q is the true token's entry, to the last bit.
       return variational.reveal_nats(logits, masked, x_0, rate)
-    own = reveal_rate(jnp.exp(-s), jnp.exp(-t), (step == 1)[:, None])
+    own = reveal_rate(jnp.exp(-s), jnp.exp(-t), (before == 0)[:, None])
     return variational.reveal_nats(logits, masked, x_0, rate, own)
 
   def loss_nats(

@@ -107,7 +107,8 @@ def make_chain(config: Any, data_info: Any) -> tuple[Any, Any]:
   """Process and schedule of a chain in steps, one made to fit the other.
 
   The betas of the schedule make a tabulated process, whose levels are steps;
-  mutual information makes the schedule of a process.
+  mutual information makes the schedule of a process.  A process that is given
+  by its matrices takes the number of steps alone.
 
   Args:
     config: the whole config.
@@ -131,6 +132,8 @@ def make_chain(config: Any, data_info: Any) -> tuple[Any, Any]:
       f'process.name {config.process.name!r} is built from betas: use '
       'schedule.name=step_betas'
     )
+  if _is_table(noise):
+    _require_no_betas(config, kind)
   if kind is noise_schedules.MutualInformation:
     process = make_process(config, size)
     levels = mutual_information.levels(
@@ -155,6 +158,28 @@ def make_chain(config: Any, data_info: Any) -> tuple[Any, Any]:
   return process, schedule
 
 
+def _is_table(noise: Any) -> bool:
+  """Whether a process is a table that is not built from betas."""
+  table = isinstance(noise, type) and issubclass(noise, processes.Tabulated)
+  return table and not names.accepted(noise, {'betas': None})
+
+
+def _require_no_betas(config: Any, kind: Any) -> None:
+  """Raises ValueError for a schedule that a table would leave unread."""
+  told = (
+    f'process.name {config.process.name!r} has all its noise in '
+    'process.args.matrices: of the schedule it takes num_steps alone'
+  )
+  if kind is not noise_schedules.StepBetas:
+    raise ValueError(
+      f'{told}; use schedule.name=step_betas, not {config.schedule.name!r}'
+    )
+  if config.schedule.betas != noise_schedules.StepBetas.betas or len(
+    config.schedule.args
+  ):
+    raise ValueError(f'{told}; leave schedule.betas and schedule.args as is')
+
+
 def require_method(config: Any, methods: Iterable[str]) -> None:
   """Raises ValueError for a sampling.method that the system has not."""
   if config.sampling.method not in methods:
@@ -176,8 +201,24 @@ def require_process(config: Any, process: Any, kind: type) -> Any:
   return process
 
 
-def require_protocol(config: Any, protocols: Iterable[str]) -> None:
-  """Raises ValueError for an eval.protocol that the system has not."""
+def require_protocol(
+  config: Any, protocols: Iterable[str], in_steps: bool = False
+) -> None:
+  """Raises ValueError for an evaluation that the system has not.
+
+  Args:
+    config: the whole config; eval.protocol and eval.chain_steps are read.
+    protocols: those of the system.
+    in_steps: its bound is that of a chain of tokens in steps.
+
+  Raises:
+    ValueError: another protocol, or eval.chain_steps without such a chain.
+  """
+  if config.eval.chain_steps and not in_steps:
+    raise ValueError(
+      f'eval.chain_steps={config.eval.chain_steps}: the bound of system '
+      f'{config.system.name} has no steps to choose: leave it at 0'
+    )
   if config.eval.protocol not in protocols:
     raise ValueError(
       f'eval.protocol {config.eval.protocol!r} is not one of those of system '

@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 from sedd_jax.core import names
 from sedd_jax.systems import base
 
-# Share of wrong characters that is reckoned with where none is told.
+# Share of characters drawn at random that is reckoned with where none is told;
+# of K symbols one in K of these is right all the same.
 _ERROR_RATE = 0.05
 
 
@@ -63,7 +64,8 @@ def checked(
     corrected: `(tokens [n, length], error_rate) -> tokens`, one pass of the
       network.
     options: `text`, or `path`, a file of text; for a blind network also
-      `error_rate`, 0.05 by default; the released code's is 1.
+      `error_rate`, the share drawn at random, 0.05 by default; the released
+      code's is 1.
     tokenizer: of the data.
     length: tokens of a sequence that the network was trained on.
     blind: whether the network predicts a position from the others alone (see

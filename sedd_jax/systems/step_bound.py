@@ -1,7 +1,8 @@
 """The likelihood bound of a chain in steps whose network predicts x_0.
 
 -log p(x_0) <= prior + sum over t = 2, ..., T of KL + reconstruction at t = 1,
-for the law that `samplers.ancestral` draws from with all of its steps.
+for the law that `samplers.ancestral` draws from with as many steps: all of the
+chain's, or a grid of them.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from sedd_jax.core import keys as keys_lib
@@ -43,15 +45,23 @@ class Chain:
       network's prediction itself.
     parametrization: 'x0': the logits are those of x_0; 'direct': those of
       x_{t-1} given x_t.
+    jump: what `ancestral.jumps_from_the_prior` says; None to ask it, of a
+      process that is not traced.
+    strides: reverse steps that generation takes, each of as many of the
+      chain's; None for all.
   """
 
   process: TokenProcess
   schedule: Steps
   decoder: str = 'posterior'
   parametrization: str = 'x0'
+  jump: bool | None = None
+  strides: int | None = None
 
   # What the trained objective without `hybrid` is logged as.
   objective: ClassVar[str] = 'bound'
+  # Whether that objective bounds -log p, so that its bits are reported.
+  objective_bounds: ClassVar[bool] = True
   # The names of `eval.protocol`.
   protocols: ClassVar[tuple[str, ...]] = ('bound',)
 
@@ -69,6 +79,21 @@ class Chain:
       if value not in known:
         raise ValueError(f'unknown {kind} {value!r}: use {", ".join(known)}')
 
+  def grid(self) -> np.ndarray:
+    """The steps that generation visits, int `[strides + 1]`, from 0 to T."""
+    direct = self.parametrization == 'direct'
+    last = self.schedule.num_steps
+    return ancestral.steps_of(last, self.strides, direct)[::-1]
+
+  def before(self, step: Array) -> Array:
+    """Where generation steps to from `step` of its grid, of its shape."""
+    if self.strides is None:
+      return step - 1
+    grid = self.grid()
+    below = np.zeros(self.schedule.num_steps + 1, np.int32)
+    below[grid[1:]] = grid[:-1]
+    return jnp.asarray(below)[step]
+
   def step_nats(
     self,
     logits: Array,
@@ -83,13 +108,16 @@ class Chain:
       logits: `[batch, length, vocab_size]`.
       x_t: `[batch, length]` int32, drawn at `step`.
       x_0: `[batch, length]` int32.
-      step: `[batch]`, from 1 to T; at 1 the term is the reconstruction's.
+      step: `[batch]`, t > 0 of the grid; at the first the term is the
+        reconstruction's.
       valid: `[batch, length]` bool, not padding; None if there is none.
 
     Returns:
-      KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); at t = 1 -log p(x_0 | x_1).
+      KL(q(x_s | x_t, x_0) || p(x_s | x_t)), s being the step before t on the
+      grid; at s = 0 -log p(x_0 | x_t).
     """
-    s, t = (self.level_at(x_0, at, valid) for at in (step - 1, step))
+    before = self.before(step)
+    s, t = (self.level_at(x_0, at, valid) for at in (before, step))
     if self.parametrization == 'direct':
       truth = posterior(self.process, x_t, x_0, s, t)
       return variational.divergence(
@@ -99,7 +127,7 @@ class Chain:
     if self.decoder == 'posterior':
       return nats
     plain = variational.decoder_nats(logits, x_0)
-    return jnp.where(step[:, None] == 1, plain, nats)
+    return jnp.where(before[:, None] == 0, plain, nats)
 
   def level_at(
     self, x_0: Array, step: Array, valid: Array | None = None
@@ -172,7 +200,10 @@ class Chain:
     """
     last = self.schedule.num_steps
     level = self.schedule.level(last)
-    if not ancestral.jumps_from_the_prior(self.process, self.schedule):
+    jump = self.jump
+    if jump is None:
+      jump = ancestral.jumps_from_the_prior(self.process, self.schedule)
+    if not jump:
       return self.process.prior_kl(x_0, level)
     masked = jnp.full_like(x_0, self.process.num_states - 1)
     masked = masked if kept is None else jnp.where(kept, x_0, masked)
@@ -199,8 +230,9 @@ def bound(
   """An unbiased estimate of the bound on -log p(x_0), one row a sequence.
 
   Sequences are independent.  The reconstruction and the prior are estimated at
-  every call, the T - 1 divergences between them by `points` of them; with
-  points = T - 1 and stratified times each is taken once.
+  every call, the K - 1 divergences between them by `points` of them, K being T
+  or `chain.strides`; with points = K - 1 and stratified times each is taken
+  once.
 
   Args:
     logits_fn: `(x_t [batch, length], step [batch]) -> logits [batch, length,
@@ -228,7 +260,8 @@ def bound(
       "a chain in steps has no quadrature; eval.time_sampling='stratified' "
       'with eval.points = num_steps - 1 sums over all of them'
     )
-  inner = chain.schedule.num_steps - 1
+  grid = chain.grid()
+  inner = len(grid) - 2
   valid, counted = counted, parts.counted(x_0, counted, kept)
   keys = keys_lib.example_keys(key, index)
 
@@ -242,14 +275,14 @@ def bound(
     return total(chain.step_nats(logits, x_t, x_0, step, valid))
 
   def integrand(place, u):
-    step = 2 + jnp.minimum(jnp.floor(u * inner).astype(jnp.int32), inner - 1)
-    return inner * nats_at(place, step)
+    place_in = jnp.minimum(jnp.floor(u * inner).astype(jnp.int32), inner - 1)
+    return inner * nats_at(place, jnp.asarray(grid)[2 + place_in])
 
   diffusion, stats = time_proposal.integral(
     integrand, keys, points, times_by, proposal
   )
   prior = total(chain.prior_nats(logits_fn, x_0, kept))
-  reconstruction = nats_at(points, jnp.ones(len(x_0), jnp.int32))
+  reconstruction = nats_at(points, jnp.full(len(x_0), grid[1]))
   terms = {
     'diffusion': diffusion,
     'prior': prior,

@@ -1,7 +1,8 @@
 """What all systems share whose network predicts x_0 in a chain of steps.
 
-Loss, bound and sampler of multinomial diffusion and D3PM, which differ in the
-chain, in the steps that are trained on, and in what is added to the bound.
+Loss, bound and sampler of multinomial diffusion, D3PM, DiffusionBERT and masked
+diffusion in steps, which differ in the chain, in the steps that are trained on,
+and in what is added to the bound.
 """
 
 import dataclasses
@@ -95,7 +96,14 @@ def make(
   """
   chain.check()
   parts.require_method(config, METHODS)
-  parts.require_protocol(config, chain.protocols)
+  parts.require_protocol(config, chain.protocols, in_steps=True)
+  strides = config.eval.chain_steps or None
+  try:
+    bounded = dataclasses.replace(chain, strides=strides)
+    bounded.check()
+    bounded.grid()
+  except ValueError as error:
+    raise ValueError(f'eval.chain_steps={strides}: {error}') from None
   if config.eval.time_sampling == 'quadrature':
     raise ValueError(
       "eval.time_sampling='quadrature' is for continuous time: a chain in "
@@ -115,8 +123,14 @@ def make(
     logits_fn = denoiser.logits_of(params, valid, dropout_keys)
     return lambda x_t, step, *label: logits_fn(x_t, step / last, *label)
 
+  # Decided here, where no table is traced.
+  jump = distance == math.inf
+  chain = dataclasses.replace(chain, jump=jump)
+
   def chain_of(aux):
-    return chain if noise is None else noise.chain_of(aux['noise'])
+    if noise is None:
+      return chain
+    return dataclasses.replace(noise.chain_of(aux['noise']), jump=jump)
 
   direct = chain.parametrization == 'direct'
   try:
@@ -188,7 +202,7 @@ def make(
       lambda x_t, step: logits_fn(x_t, step, label),
       key,
       **parts.bound_arguments(config, batch),
-      chain=chain_of(aux),
+      chain=dataclasses.replace(chain_of(aux), strides=strides),
       proposal=aux['times'],
     )
 
@@ -202,6 +216,7 @@ def make(
       decoder=chain.decoder,
       direct=direct,
       reverse_fn=current.reverse_fn(),
+      jump=jump,
     )
     logits_fn, label = logits_of(params), states.get('label')
     # At masks it is the prediction that is guided, not how many are revealed.
@@ -237,7 +252,6 @@ def make(
 
   def sample(params, aux, request):
     check_request(request)
-    jump = distance == math.inf
 
     def of_batch(keys, states):
       drawn = draw(
@@ -260,10 +274,14 @@ def make(
     def refresh(params, aux):
       return dict(aux, noise=refreshed(params))
 
+  bits_of = None
+  if chain.objective_bounds:
+    bits_of = chain.objective if hybrid else ''
+
   return base.System(
     init=init,
     loss=loss,
-    bits_of=chain.objective if hybrid else '',
+    bits_of=bits_of,
     update_aux=update_aux,
     refresh=refresh,
     bound=bound,

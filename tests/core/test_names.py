@@ -69,6 +69,54 @@ def test_arguments_are_held_to_the_signature(args, told):
   assert told in str(error.value)
 
 
+def takes(
+  share: float,
+  count: int = 1,
+  flag: bool = True,
+  path: 'str | None' = None,
+  table: list | None = None,
+  plain=1.0,
+  free=None,
+  late: 'Absent' = 3,  # noqa: F821
+):
+  del share, count, flag, path, table, plain, free, late
+
+
+def test_values_of_the_types_of_a_signature():
+  for args in (
+    {'share': 1, 'count': 2, 'flag': False, 'path': 'x', 'table': [1]},
+    {'share': 0.5, 'path': None, 'table': 'file', 'plain': 2, 'free': 'any'},
+    {'share': 0.5, 'late': 'unresolved'},
+  ):
+    names.check_args(takes, args, 'shape.args')
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'told'),
+  [
+    ('share', 'a', "takes a number, not 'a'"),
+    ('share', True, 'takes a number, not True'),
+    ('count', 2.0, 'takes an integer, not 2.0'),
+    ('count', True, 'takes an integer, not True'),
+    ('flag', 'False', "takes true or false, not 'False'"),
+    ('flag', 1, 'takes true or false, not 1'),
+    ('plain', 'a', "takes a number, not 'a'"),
+  ],
+)
+def test_values_of_other_types(name, value, told):
+  with pytest.raises(ValueError) as error:
+    names.check_args(takes, {'share': 1.0, name: value}, 'shape.args')
+  assert str(error.value) == f'shape.args.{name}: takes {told}'
+
+
+def test_annotations_in_quotes():
+  def of(path: 'str | None' = None):
+    del path
+
+  with pytest.raises(ValueError, match='takes text or null, not 3'):
+    names.check_args(of, {'path': 3}, 'shape.args')
+
+
 def test_build_offers_what_the_signature_names():
   box = names.build(
     TABLE, 'box', 'shape', {'size': 2}, {'vocab_size': 27, 'num_steps': 5}

@@ -28,9 +28,11 @@ def chain_of(noise, schedule, seed=0, **how):
 
 
 def drawn(table, key, process, schedule, shape, steps=None, **how):
-  # The tables of a chain are constants of the program, as in the systems.
+  # The tables of a chain are arguments of the program, as in the systems.
+  jump = ancestral.jumps_from_the_prior(process, schedule)
+
   @jax.jit
-  def compiled(table, key):
+  def compiled(table, process, key):
     def logits_fn(x_t, step):
       place = x_t[:, 0] * process.num_states + x_t[:, 1]
       return jnp.log(table[step, place])
@@ -42,10 +44,11 @@ def drawn(table, key, process, schedule, shape, steps=None, **how):
       process=process,
       schedule=schedule,
       steps=steps,
+      jump=jump,
       **how,
     )
 
-  return compiled(table, key)
+  return compiled(table, jax.tree.map(jnp.asarray, process), key)
 
 
 OPEN_END = StepBetas(num_steps=4, min_alpha=0.2)

@@ -32,6 +32,9 @@ BAND = dict(
   schedule__betas='linear',
   schedule__args__first=0.9,
 )
+TABULATED = dict(
+  process__name='tabulated', process__args__matrices=[[[1 / 7] * 7] * 7] * 6
+)
 ABSORBING = dict(process__name='absorbing')
 RECIPROCAL = dict(ABSORBING, schedule__betas='reciprocal')
 
@@ -90,6 +93,18 @@ def test_samples_are_data(noise):
   assert np.isfinite(bound.nats).all() and np.isfinite(loss.nats).all()
 
 
+@pytest.mark.slow
+def test_the_bound_of_fewer_steps():
+  """In one step all is told by the reconstruction."""
+  system = system_of(process__name='uniform', eval__chain_steps=1)
+  params, aux = small.started(system)
+  batch = small.batch_of(4)
+  terms = jax.jit(system.bound)(params, aux, jax.random.key(0), batch).terms
+  assert np.all(terms['diffusion'] == 0)
+  # Each of the six tokens is near its prior, 1/7.
+  assert np.all(terms['reconstruction'] > 0.5 * small.LENGTH * np.log(7))
+
+
 def test_neighbors_are_those_of_the_embeddings():
   system = system_of(**NEIGHBORS, training__refresh_every=5)
   params, aux = small.started(system)
@@ -138,11 +153,34 @@ def test_neighbors_are_those_of_the_embeddings():
       dict(NEIGHBORS, process__args__furthest=0.1),
       'largest level takes 0.[0-9]* of the information, and the last step but',
     ),
+    (
+      dict(process__name='uniform', eval__chain_steps=7),
+      'eval.chain_steps=7: .* from 1 to the 6 of the chain, not 7',
+    ),
+    (
+      dict(
+        system__name='sedd',
+        schedule__name='log_linear',
+        sampling__method='tweedie',
+        eval__chain_steps=2,
+      ),
+      'eval.chain_steps=2: the bound of system sedd has no steps to choose',
+    ),
     (dict(GAUSSIAN, process__args__max_gib=1e-6), '10 matrices of 7 x 7 take'),
     (
       dict(process__name='uniform', training__refresh_every=5),
       'noise that is learned is nearest_neighbor',
     ),
+    (
+      dict(NEIGHBORS, schedule__name='step_betas', training__refresh_every=5),
+      "needs schedule.name=mutual_information, .* not 'step_betas'",
+    ),
+    (
+      dict(TABULATED, schedule__name='mutual_information'),
+      'has all its noise in process.args.matrices: .* use schedule.name=step_',
+    ),
+    (dict(TABULATED, schedule__betas='linear'), 'leave schedule.betas and'),
+    (dict(TABULATED, schedule__args__min_alpha=0.1), 'leave schedule.betas'),
     (
       dict(process__name='uniform', schedule__args__min_alpha=0.7),
       'nats a token from the law that samples start from, above 0.1',

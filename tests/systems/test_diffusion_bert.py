@@ -113,10 +113,18 @@ class Enumerated:
     self.x_hat = rng.dirichlet(np.ones(2), size=(self.steps + 1, 9, 2))
 
   def rate(self, s, t):
-    return (self.shares[s] - self.shares[t]) / (1 - self.shares[t])
+    masked = 1 - self.shares[t]
+    rate = (self.shares[s] - self.shares[t]) / np.where(masked > 0, masked, 1)
+    # What cannot be masked at t is revealed at last.
+    return np.where(masked > 0, rate, float(s == 0))
 
-  def reverse(self, t):
-    """p(x_(t-1) | x_t) on sequences."""
+  def pairs(self, grid):
+    """The steps (s, t), from the last to the first."""
+    grid = range(self.steps, -1, -1) if grid is None else grid
+    return list(zip(grid[1:], grid[:-1]))
+
+  def reverse(self, s, t):
+    """p(x_s | x_t) on sequences."""
     rows = np.zeros((9, 2, 3))
     for place, (state, position) in enumerate(
       itertools.product(range(9), range(2))
@@ -126,28 +134,30 @@ class Enumerated:
       if symbol < 2:
         rows[state, position, symbol] = 1
       else:
-        revealed = self.x_hat[t, state, position] * self.rate(t - 1, t)
+        revealed = self.x_hat[t, state, position] * self.rate(s, t)
         rows[state, position] = [*revealed, 1 - revealed.sum()]
     return oracles.product_kernel(rows)
 
-  def law(self):
+  def law(self, grid=None):
     probs = np.eye(9)[8]
-    for t in range(self.steps, 0, -1):
-      probs = probs @ self.reverse(t)
+    for s, t in self.pairs(grid):
+      probs = probs @ self.reverse(s, t)
     return probs[oracles.index_of(self.data, 3)]
 
-  def bound(self):
-    """E over x_1..x_T of sum_t KL(q(x_(t-1) | x_t, x_0) || p), by sequence."""
+  def bound(self, grid=None):
+    """E over x_1..x_T of sum_t KL(q(x_s | x_t, x_0) || p), by sequence."""
     total = np.zeros(4)
     for index, x_0 in enumerate(self.data):
-      for t in range(1, self.steps + 1):
-        p = self.reverse(t)
+      for s, t in self.pairs(grid):
+        p = self.reverse(s, t)
         for state, x_t in enumerate(self.states):
           if not all(a in (b, 2) for a, b in zip(x_t, x_0)):
             continue
           keep = self.shares[t][x_0]
           weight = np.prod(np.where(x_t == 2, 1 - keep, keep))
-          own = self.rate(t - 1, t)[x_0]
+          if weight == 0:
+            continue
+          own = self.rate(s, t)[x_0]
           rows = np.zeros((1, 2, 3))
           for position in range(2):
             if x_t[position] < 2:
@@ -172,14 +182,31 @@ def logits_fn_of(space):
   return logits_fn
 
 
-def test_the_bound_is_the_enumerated_one_and_above_the_law():
-  schedule = spindle([1.5, 0.7])
+# Shares of the first symbol are clipped to 0 from step 2 on, of the other one
+# to 1 before step 4.
+CLIPPED = spindle([3.0, 0.4], strength=1.0)
+
+
+def test_shares_are_clipped_at_both_ends():
+  first, second = Enumerated(CLIPPED).shares.T
+  assert 0 < first[1] < 1 and np.all(first[2:] == 0)
+  assert np.all(second[:4] == 1) and second[4] == 0
+
+
+@pytest.mark.parametrize('strides', [None, 3])
+@pytest.mark.parametrize(
+  'schedule', [spindle([1.5, 0.7]), CLIPPED], ids=['free', 'clipped']
+)
+def test_the_bound_is_the_enumerated_one_and_above_the_law(schedule, strides):
   space = Enumerated(schedule)
-  exact = space.bound()
-  assert np.all(exact + np.log(space.law()) > -1e-12)
+  grid = None if strides is None else [4, 3, 1, 0]
+  exact = space.bound(grid)
+  assert np.all(exact + np.log(space.law(grid)) > -1e-12)
   repeats = 3000
   x_0 = jnp.asarray(np.repeat(space.data, repeats, axis=0), jnp.int32)
-  chain = SpindleChain(PROCESS, schedule)
+  chain = SpindleChain(PROCESS, schedule, strides=strides)
+  if strides:
+    assert chain.grid()[::-1].tolist() == grid
   result = jax.jit(
     lambda key, x_0: step_bound.bound(
       logits_fn_of(space),
@@ -192,7 +219,8 @@ def test_the_bound_is_the_enumerated_one_and_above_the_law():
   )(jax.random.key(0), x_0)
   nats = np.asarray(result.nats, float).reshape(4, repeats)
   error = nats.std(axis=1) / np.sqrt(repeats)
-  assert np.all(np.abs(nats.mean(axis=1) - exact) < 4.5 * error)
+  # Where shares are clipped nothing may be left to chance.
+  assert np.all(np.abs(nats.mean(axis=1) - exact) < 4.5 * error + 1e-5)
   assert np.all(error < 0.05)
 
 
@@ -239,8 +267,10 @@ def test_revealing_has_a_gradient_at_the_last_step():
   np.testing.assert_allclose(slope, [[[-0.5, 0.5]]])
 
 
-def test_draws_have_the_enumerated_law():
-  schedule = spindle([1.5, 0.7])
+@pytest.mark.parametrize(
+  'schedule', [spindle([1.5, 0.7]), CLIPPED], ids=['free', 'clipped']
+)
+def test_draws_have_the_enumerated_law(schedule):
   space = Enumerated(schedule)
   chain = SpindleChain(PROCESS, schedule)
   tokens = jax.jit(
@@ -292,6 +322,8 @@ def test_loss_bound_and_samples(changes):
   bound = jax.jit(system.bound)(params, aux, jax.random.key(1), batch)
   assert np.isfinite(loss.nats).all() and np.isfinite(bound.nats).all()
   assert loss.terms.keys() == {'weighted_cross_entropy'}
+  # It is no bound: no bits a character are reported of it.
+  assert system.bits_of is None
   request = systems.Request(
     length=6, seeds=range(3), method='ancestral', steps=3
   )
@@ -307,6 +339,10 @@ def test_loss_bound_and_samples(changes):
     (dict(schedule__args__mean='sentence'), 'has no strict bound'),
     (dict(eval__protocol='loose'), "is for schedule.args.mean='sentence'"),
     (dict(eval__protocol='mdlm'), 'use bound, loose, diffusion_bert'),
+    (
+      dict(eval__protocol='diffusion_bert', eval__chain_steps=3),
+      'eval.chain_steps=3: .* is of all steps of the chain',
+    ),
     (dict(system__args__floor=0.7), r'floor must be in \(0, 0.5\)'),
     (dict(system__args__hybrid=-1.0), 'hybrid must be at least 0'),
     (dict(system__name='d3pm'), 'use system diffusion_bert'),

@@ -91,6 +91,27 @@ def test_the_loss_is_unbiased_for_the_bound_without_its_prior(
 
 
 @pytest.mark.slow
+def test_one_step_a_sequence_is_the_sum_over_all():
+  """On the same 64 sequences, within three combined standard errors."""
+  batch, means, errors = small.batch_of(64), [], []
+  for points in (1, 7):
+    system = system_of(eval__points=points)
+    params, aux = small.started(system)
+    bound = jax.jit(system.bound)(params, aux, jax.random.key(points), batch)
+    steps = 2 + np.floor(np.asarray(bound.stats['u']) * 7).astype(int)
+    if points == 7:
+      # Each of the steps 2 to 8 once.
+      assert np.all(np.sort(steps, axis=1) == np.arange(2, 9))
+    nats = np.asarray(bound.nats, np.float64)
+    means.append(nats.mean())
+    errors.append(nats.std(ddof=1) / 8)
+  assert abs(means[0] - means[1]) < 3 * np.hypot(*errors)
+  # Fewer or more steps, or another weight of them, would be seen.
+  divergences = float(np.mean(bound.terms['diffusion']))
+  assert divergences > 3 * np.hypot(*errors)
+
+
+@pytest.mark.slow
 def test_history_follows_training_and_times_the_bound():
   system = system_of()
   params, aux = jax.jit(system.init)(jax.random.key(0))

@@ -1,4 +1,4 @@
-"""SEDD put together: trajectories, layouts, likelihoods, samples."""
+"""SEDD put together: trajectories, likelihoods, samples."""
 
 import dataclasses
 import functools
@@ -13,7 +13,6 @@ import sedd_jax as sj
 from sedd_jax import systems
 from sedd_jax.models import DiffusionTransformer, heads, pretrained
 from sedd_jax.systems import score_bound, time_proposal
-from sedd_jax.training import optimizer, parallel, state, step
 from tests import enumerated, golden_numbers
 from tests.systems import small
 
@@ -97,51 +96,6 @@ def test_golden_trajectory(graph, run):
     # The released code does not clamp its last result; we do.
     final = np.where(given, tokens, final)
   np.testing.assert_array_equal(path[-1], final)
-
-
-@pytest.mark.slow
-def test_training_is_the_same_on_any_layout():
-  """Of devices, of the state over them, of a batch in micro-batches.
-
-  tests/training/test_parallel.py goes through all of them with a small system.
-  """
-  fields = {'model__dropout': 0.3}
-  system = made(**fields)
-  updates = optimizer.make('sgd', learning_rate=1e-3)
-
-  def losses(name, devices, accumulation):
-    layout = parallel.make(name, jax.devices()[:devices])
-    train_step = layout.compile_step(
-      functools.partial(
-        step.train_step,
-        system=system,
-        optimizer=updates,
-        reduction='sequence',
-        ema_decay=0.9,
-        axis=layout.axis,
-        accumulation=accumulation,
-      )
-    )
-    current = layout.place(
-      state.create(system.init, updates, 0, params_of(**fields))
-    )
-    found = []
-    for number in range(3):
-      current, metrics = train_step(
-        current, layout.put(small.batch_of(8, number))
-      )
-      found.append(float(metrics['loss']))
-    return found, layout.whole(current.params)
-
-  one, params = losses('pmap', 1, 1)
-  for layout in (('pmap', 8, 1), ('fsdp', 4, 2)):
-    several, other = losses(*layout)
-    np.testing.assert_allclose(several, one, rtol=1e-5)
-    jax.tree.map(
-      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
-      other,
-      params,
-    )
 
 
 @pytest.mark.parametrize('noise', NOISES)

@@ -1,5 +1,6 @@
 """The bound of chains in steps against enumeration."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,7 +11,7 @@ import scipy.special
 
 import sedd_jax as sj
 from sedd_jax.noise_schedules import StepBetas
-from sedd_jax.samplers import ancestral
+from sedd_jax.samplers import ancestral, time_grids
 from sedd_jax.systems import step_bound, time_proposal
 from tests import enumerated_steps, tabulated_noise
 
@@ -41,12 +42,22 @@ def enumerated(noise, name, seed=0, **how):
   )
 
 
+def with_tables(chain):
+  """A process for an argument of a program, as in the systems; its chain."""
+  process = chain.process
+  jump = ancestral.jumps_from_the_prior(process, chain.schedule)
+  return jax.tree.map(jnp.asarray, process), dataclasses.replace(
+    chain, jump=jump
+  )
+
+
 def bounds(
   table, chain, key, x_0, points=1, times_by='stratified', proposal=None
 ):
-  # The tables of a chain are constants of the program, as in the systems.
+  process, chain = with_tables(chain)
+
   @jax.jit
-  def compiled(table, key, x_0, proposal):
+  def compiled(table, process, key, x_0, proposal):
     def logits_fn(x_t, step):
       place = x_t[:, 0] * chain.process.num_states + x_t[:, 1]
       return jnp.log(table[step, place])
@@ -55,14 +66,14 @@ def bounds(
       logits_fn,
       key,
       x_0,
-      chain=chain,
+      chain=dataclasses.replace(chain, process=process),
       index=jnp.arange(len(x_0)),
       points=points,
       times_by=times_by,
       proposal=proposal,
     )
 
-  return compiled(table, key, x_0, proposal)
+  return compiled(table, process, key, x_0, proposal)
 
 
 ONE, ALL, FITTED = (1, 'stratified'), (3, 'stratified'), (2, 'importance')
@@ -78,7 +89,18 @@ CASES = [
   ('uniform', 'cosine', {'decoder': 'x0'}, FITTED),
   ('absorbing', 'open end', {'decoder': 'x0'}, ALL),
   ('uniform', 'cosine', {'parametrization': 'direct'}, ALL),
+  # The law of three steps of a chain of four: 4 -> 2 -> 1 -> 0, or alike.
+  *((name, '', {'strides': 3}, ONE) for name in tabulated_noise.CASES),
+  ('uniform', 'cosine', {'strides': 2}, ALL),
+  ('uniform', 'open end', {'strides': 3, 'decoder': 'x0'}, FITTED),
+  ('absorbing', 'open end', {'strides': 2}, FITTED),
+  ('absorbing', 'reciprocal', {'strides': 1}, ONE),
+  ('absorbing', 'open end', {'strides': 4}, ALL),
 ]
+
+
+def grid_of(strides):
+  return None if strides is None else time_grids.strided(4, strides).tolist()
 
 
 @pytest.mark.parametrize('noise, name, how, drawn', CASES)
@@ -88,7 +110,7 @@ def test_the_estimate_has_the_enumerated_mean(noise, name, how, drawn):
   decoder = how.get('decoder', 'posterior')
   space = enumerated(noise, name, decoder=decoder, direct=direct)
   chain = step_bound.Chain(*parts_of(noise, name), **how)
-  exact = space.bound()
+  exact = space.bound(grid_of(how.get('strides')))
   repeats = 3000
   x_0 = jnp.asarray(np.repeat(space.data, repeats, axis=0), jnp.int32)
   proposal = time_proposal.empty()
@@ -123,8 +145,9 @@ def test_the_estimate_has_the_enumerated_mean(noise, name, how, drawn):
 def test_the_bound_is_never_below_the_law(noise, name):
   for seed in range(3):
     space = enumerated(noise, name, seed)
-    gap = space.bound() + np.log(space.law())
-    assert np.all(gap > -1e-12)
+    for grid in (None, grid_of(3), grid_of(2), grid_of(1)):
+      gap = space.bound(grid) + np.log(space.law(grid))
+      assert np.all(gap > -1e-12)
 
 
 @pytest.mark.parametrize('noise', [*PROCESSES, *tabulated_noise.CASES])
@@ -177,6 +200,50 @@ def test_a_correlated_pair_costs_what_a_step_reveals_at_once():
   assert abs(float(nats.mean()) - np.log(2) * 1.25) < 4.5 * error < 0.03
 
 
+def uniform_pair(num_steps):
+  """Two equal symbols under uniform noise, each predicted by the other."""
+  betas = 1 / np.arange(num_steps, 0, -1)
+  space = enumerated_steps.of('uniform', betas, 2, 2)
+  for t in range(num_steps + 1):
+    for place, x_t in enumerate(space.states):
+      given = space.kernel(0, t)[:, x_t[::-1]].T
+      space.x_hat[t, place] = given / given.sum(-1, keepdims=True)
+  return space
+
+
+def shared(space, data, s, t):
+  """I(first of x_s; second of x_s | x_t), in nats."""
+  to_s, to_t = space.kernel(0, s), space.kernel(s, t)
+  joint = (data @ np.kron(to_s, to_s))[:, None] * np.kron(to_t, to_t)
+  joint = joint.reshape(2, 2, 4)
+  alone = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+  alone = alone / joint.sum((0, 1))
+  return scipy.special.rel_entr(joint, alone).sum()
+
+
+def test_a_correlated_pair_under_uniform_noise():
+  """Its entropy, and what is common to two symbols drawn in one step."""
+  data, means = np.array([1, 0, 0, 1]) / 2, []
+  for steps in (1, 2, 5, 20):
+    space = uniform_pair(steps)
+    nats = space.bound()
+    means.append(data @ np.where(data > 0, nats, 0))
+    cost = sum(shared(space, data, t - 1, t) for t in range(1, steps + 1))
+    np.testing.assert_allclose(means[-1], np.log(2) + cost, rtol=1e-9)
+  assert means[0] == pytest.approx(2 * np.log(2))
+  assert np.all(np.diff(means) < 0) and means[-1] < 1.2 * np.log(2)
+  # And so it is by the package.
+  space = uniform_pair(4)
+  schedule = StepBetas(num_steps=4, betas='reciprocal', min_alpha=0.0)
+  chain = step_bound.Chain(sj.processes.Uniform(vocab_size=2), schedule)
+  x_0 = jnp.asarray(np.repeat([[0, 0], [1, 1]], 5000, axis=0), jnp.int32)
+  table = jnp.asarray(space.x_hat, 'float32')
+  nats = bounds(table, chain, jax.random.key(0), x_0, 3).nats
+  expected = data @ np.where(data > 0, space.bound(), 0)
+  error = float(nats.std()) / 100
+  assert abs(float(nats.mean()) - expected) < 4.5 * error < 0.06
+
+
 @pytest.mark.parametrize('noise', PROCESSES)
 def test_all_points_take_every_step_once(noise):
   """points = T - 1: the only chance left is that of x_t."""
@@ -204,6 +271,14 @@ def test_names_are_checked():
     ask(chain=step_bound.Chain(process, schedule, decoder='x1'))
   with pytest.raises(ValueError, match="'v': use x0, direct"):
     ask(chain=step_bound.Chain(process, schedule, parametrization='v'))
+  with pytest.raises(ValueError, match='1 to the 4 of the chain, not 5'):
+    ask(chain=step_bound.Chain(process, schedule, strides=5))
+  with pytest.raises(ValueError, match='takes the 4 steps of its chain one by'):
+    ask(
+      chain=step_bound.Chain(
+        process, schedule, parametrization='direct', strides=2
+      )
+    )
   with pytest.raises(ValueError, match='no quadrature'):
     ask(chain=step_bound.Chain(process, schedule), times_by='quadrature')
 
