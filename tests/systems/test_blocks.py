@@ -11,7 +11,7 @@ import pytest
 import sedd_jax as sj
 from sedd_jax import systems
 from sedd_jax.samplers import unmasking
-from sedd_jax.systems import base, blocks
+from sedd_jax.systems import base, blocks, requests
 from tests import oracles
 from tests.systems import small
 
@@ -54,7 +54,7 @@ def sampled(request):
       process=PROCESS,
       schedule=SCHEDULE,
       return_path=request.record_path,
-      **states,
+      **requests.of_loop(states),
     )
     return drawn, WINDOW
 
