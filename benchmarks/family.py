@@ -26,7 +26,7 @@ SHARED = {
   'optimizer.decay': 'cosine',
   'optimizer.decay_steps': 2500,
   'training.num_steps': 2500,
-  # No figure depends on it: products of fewer rows are faster on a CPU.
+  # The same training: products of fewer rows are faster on a CPU.
   'training.accumulation': 4,
   'training.ema_decay': 0.998,
   'training.eval_every': 500,

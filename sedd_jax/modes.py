@@ -58,6 +58,11 @@ def train(command: flags.Command) -> None:
     runs.require_same(config, workdir)
     goes_on = workdir if runs.has_checkpoint(workdir) else None
     experiment = runs.Experiment(config, workdir=goes_on)
+    if config.eval.checkpoint == 'best' and experiment.system.bound is None:
+      raise ValueError(
+        f"eval.checkpoint='best': system {config.system.name} has no bound, by "
+        'which a checkpoint could be the best'
+      )
     requests = _requests(experiment, free=True)
     experiment.dataset.tokens(config.eval.split)
     layout = parallel.make(config.training.parallelism)

@@ -57,6 +57,65 @@ class TimeEmbedding(nn.Module):
     return outer(jax.nn.silu(inner(u)))[:, None]
 
 
+def require_sizes(network: nn.Module) -> None:
+  """Refuses a network of vectors whose fields do not divide.
+
+  Raises:
+    ValueError: heads that do not divide hidden_size; an odd cond_size.
+  """
+  if network.hidden_size % network.num_heads or network.cond_size % 2:
+    raise ValueError(
+      'hidden_size must be a multiple of num_heads and cond_size even, not '
+      f'{network.hidden_size} with {network.num_heads} heads and '
+      f'{network.cond_size}'
+    )
+
+
+def require_inputs(
+  network: nn.Module, x_t: Array, time: Array, valid: Array | None
+) -> None:
+  """Refuses what a network of vectors cannot be given.
+
+  Args:
+    network: with embedding_size and max_positions.
+    x_t: `[batch, length, embedding_size]`.
+    time: `[batch]`.
+    valid: `[batch, length]` or None.
+
+  Raises:
+    ValueError: shapes that do not fit; a text longer than max_positions.
+  """
+  batch, length, size = x_t.shape
+  if size != network.embedding_size or time.shape != (batch,):
+    raise ValueError(
+      f'x_t {x_t.shape} and time {time.shape} do not fit: [batch, length, '
+      f'{network.embedding_size}] and [batch]'
+    )
+  if valid is not None and valid.shape != (batch, length):
+    raise ValueError(f'valid {valid.shape} does not fit x_t {x_t.shape}')
+  if length > network.max_positions:
+    raise ValueError(
+      f'{length} tokens are more than the {network.max_positions} that the '
+      'network has positions for (max_positions)'
+    )
+
+
+def blocks_of(network: nn.Module, name: str | None = None) -> nn.Module:
+  """BERT's blocks by the fields of a network of vectors."""
+  return bert.stack(
+    network.num_layers,
+    scan_layers=network.scan_layers,
+    remat=network.remat,
+    hidden_size=network.hidden_size,
+    num_heads=network.num_heads,
+    mlp_size=network.mlp_size or 4 * network.hidden_size,
+    dropout=network.dropout,
+    dtype=network.dtype,
+    attention=network.attention,
+    name=name,
+  )
+
+
 class EmbeddingBert(nn.Module):
   """A prediction of vectors from noisy ones, and the tokens' own vectors.
 
@@ -114,11 +173,7 @@ class EmbeddingBert(nn.Module):
     return self.max_positions
 
   def setup(self):
-    if self.hidden_size % self.num_heads or self.cond_size % 2:
-      raise ValueError(
-        'hidden_size must be a multiple of num_heads and cond_size even, not '
-        f'{self.hidden_size} with {self.num_heads} heads and {self.cond_size}'
-      )
+    require_sizes(self)
     self.embedding = self.param(
       'embedding',
       nn.initializers.normal(1.0),
@@ -141,17 +196,7 @@ class EmbeddingBert(nn.Module):
     self.down = Between(self.hidden_size, self.embedding_size, self.dtype)
     self.time = TimeEmbedding(self.hidden_size, self.cond_size)
     self.norm = bert.norm()
-    self.blocks = bert.stack(
-      self.num_layers,
-      scan_layers=self.scan_layers,
-      remat=self.remat,
-      hidden_size=self.hidden_size,
-      num_heads=self.num_heads,
-      mlp_size=self.mlp_size or 4 * self.hidden_size,
-      dropout=self.dropout,
-      dtype=self.dtype,
-      attention=self.attention,
-    )
+    self.blocks = blocks_of(self)
 
   def __call__(
     self,
@@ -175,21 +220,9 @@ class EmbeddingBert(nn.Module):
     Raises:
       ValueError: for shapes that do not fit; before compilation.
     """
-    batch, length, size = x_t.shape
-    if size != self.embedding_size or time.shape != (batch,):
-      raise ValueError(
-        f'x_t {x_t.shape} and time {time.shape} do not fit: [batch, length, '
-        f'{self.embedding_size}] and [batch]'
-      )
-    if valid is not None and valid.shape != (batch, length):
-      raise ValueError(f'valid {valid.shape} does not fit x_t {x_t.shape}')
-    if length > self.max_positions:
-      raise ValueError(
-        f'{length} tokens are more than the {self.max_positions} that the '
-        'network has positions for (max_positions)'
-      )
+    require_inputs(self, x_t, time, valid)
     h = self.up(x_t).astype('float32')
-    h = self.norm(h + self.positions[None, :length] + self.time(time))
+    h = self.norm(h + self.positions[None, : x_t.shape[1]] + self.time(time))
     if dropout_keys is not None:
       keys = keys_lib.folded(dropout_keys, 2 * self.num_layers)
       h = layers.dropout(h, keys, self.dropout)

@@ -11,7 +11,13 @@ from jax.typing import DTypeLike
 
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.models import bert, layers
-from sedd_jax.models.embedding_bert import Between, TimeEmbedding
+from sedd_jax.models.embedding_bert import (
+  Between,
+  TimeEmbedding,
+  blocks_of,
+  require_inputs,
+  require_sizes,
+)
 
 
 class VectorClassifier(nn.Module):
@@ -83,24 +89,9 @@ class VectorClassifier(nn.Module):
     Raises:
       ValueError: for shapes that do not fit; before compilation.
     """
+    require_sizes(self)
+    require_inputs(self, x_t, time, valid)
     batch, length, size = x_t.shape
-    if self.hidden_size % self.num_heads or self.cond_size % 2:
-      raise ValueError(
-        'hidden_size must be a multiple of num_heads and cond_size even, not '
-        f'{self.hidden_size} with {self.num_heads} heads and {self.cond_size}'
-      )
-    if size != self.embedding_size or time.shape != (batch,):
-      raise ValueError(
-        f'x_t {x_t.shape} and time {time.shape} do not fit: [batch, length, '
-        f'{self.embedding_size}] and [batch]'
-      )
-    if valid is not None and valid.shape != (batch, length):
-      raise ValueError(f'valid {valid.shape} does not fit x_t {x_t.shape}')
-    if length > self.max_positions:
-      raise ValueError(
-        f'{length} tokens are more than the {self.max_positions} that the '
-        'network has positions for (max_positions)'
-      )
     positions = self.param(
       'positions',
       nn.initializers.normal(1.0),
@@ -117,18 +108,7 @@ class VectorClassifier(nn.Module):
     if dropout_keys is not None:
       keys = keys_lib.folded(dropout_keys, 2 * self.num_layers)
       h = layers.dropout(h, keys, self.dropout)
-    blocks = bert.stack(
-      self.num_layers,
-      scan_layers=self.scan_layers,
-      remat=self.remat,
-      hidden_size=self.hidden_size,
-      num_heads=self.num_heads,
-      mlp_size=self.mlp_size or 4 * self.hidden_size,
-      dropout=self.dropout,
-      dtype=self.dtype,
-      attention=self.attention,
-      name='blocks',
-    )
+    blocks = blocks_of(self, name='blocks')
     numbers = jnp.arange(self.num_layers, dtype=jnp.int32)
     h, _ = blocks(h, numbers, time, valid, dropout_keys)
     # BERT's pooler, and a linear map.

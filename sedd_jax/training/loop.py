@@ -515,7 +515,7 @@ class _Best:
     checkpoints.discard_after(found[0] if found else -1)
     self._checkpoints = checkpoints
     self._lowest = found[1]['nats_per_token'] if found else math.inf
-    self._protocol = found[1].get('protocol') if found else None
+    self._measure = _measure(found[1]) if found else {}
 
   def offer(
     self,
@@ -523,17 +523,21 @@ class _Best:
     state: state_lib.TrainState,
     validation: Mapping[str, Any],
   ) -> None:
-    """Saves a state if its validation is below all before of its protocol."""
-    value = float(validation['nats_per_token'])
-    protocol = validation.get('protocol')
-    # eval.protocol may have changed since: what was lowest is no measure then.
-    other = self._protocol is not None and protocol != self._protocol
+    """Saves a state if its validation is below all before of its measure."""
+    value, measure = float(validation['nats_per_token']), _measure(validation)
+    # What is measured may have changed since; old records do not say it.
+    other = self._measure and measure != self._measure
     if value < self._lowest or other:
-      self._lowest, self._protocol = value, protocol
-      told = {'nats_per_token': value}
-      if protocol is not None:
-        told['protocol'] = protocol
-      self._checkpoints.save(number, state, told)
+      self._lowest, self._measure = value, measure
+      self._checkpoints.save(
+        number, state, {'nats_per_token': value, **measure}
+      )
+
+
+def _measure(validation: Mapping[str, Any]) -> dict[str, Any]:
+  """What a validation's nats are of; those of another are not compared."""
+  told = {name: validation.get(name) for name in ('protocol', 'chain_steps')}
+  return {name: value for name, value in told.items() if value}
 
 
 def _due(number: int, every: int) -> bool:

@@ -419,6 +419,10 @@ def test_the_best_is_that_of_one_protocol(tmp_path):
   whole = scores([3.0, 4.0], protocol='bound')
   train(tmp_path, num_steps=6, evaluate_fn=whole, **options)
   assert best(tmp_path) == (4, {'nats_per_token': 3.0, 'protocol': 'bound'})
+  fewer = scores([5.0], protocol='bound', chain_steps=10)
+  train(tmp_path, num_steps=8, evaluate_fn=fewer, **options)
+  reached = {'nats_per_token': 5.0, 'protocol': 'bound', 'chain_steps': 10}
+  assert best(tmp_path) == (8, reached)
 
 
 def test_no_best_where_none_is_wanted(tmp_path):
