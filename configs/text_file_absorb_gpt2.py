@@ -23,7 +23,8 @@ def get_config():
   config.model.update(
     {'dropout': 0.0, 'dtype': 'float32', 'scan_layers': False}
   )
-  config.optimizer.update({'learning_rate': 1e-3, 'warmup_steps': 200})
+  config.optimizer.update({'name': 'muon', 'learning_rate': 4e-3})
+  config.optimizer.update({'warmup_steps': 100})
   config.optimizer.update({'decay': 'cosine', 'decay_steps': 2500})
   config.training.update(
     {'num_steps': 2500, 'batch_size': 16, 'log_every': 50, 'eval_every': 500}
@@ -32,5 +33,7 @@ def get_config():
     {'checkpoint_every': 250, 'sample_every': 0, 'ema_decay': 0.999}
   )
   config.eval.update({'max_sequences': 256, 'points': 4})
+  # Chunks of masked tokens alone go through the head.
+  config.training.loss_chunk = 128
   config.sampling.steps = 128
   return config

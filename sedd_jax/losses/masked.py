@@ -6,6 +6,7 @@ eq. 5).  The network's prediction of x_0 and SEDD's scores are two forms of one
 thing; `log_score` and `log_probs` go back and forth.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -14,6 +15,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sedd_jax.core import numerics, shapes
+from sedd_jax.losses import head
 from sedd_jax.losses.score_matching import at_random_times
 from sedd_jax.noise_schedules import Continuous
 from sedd_jax.processes import Absorbing
@@ -70,6 +72,8 @@ def cross_entropy_from_features(
 ) -> Array:
   """`cross_entropy` of h kernel + bias, never holding all logits at once.
 
+  Only masked tokens go through the head (`head.of_features`).
+
   Args:
     h: `[batch, length, width]`, what the last linear map is applied to.
     kernel: `[width, num_states]`.
@@ -86,29 +90,37 @@ def cross_entropy_from_features(
     ValueError: for shapes that do not fit, or no chunk.
   """
 
-  @jax.checkpoint
-  def of_chunk(inputs):
-    rows, noisy, clean = inputs
-    logits = jnp.dot(
-      rows,
-      kernel.astype(rows.dtype),
-      preferred_element_type=numerics.compute_dtype(rows),
+  sizes = (process.vocab_size, process.num_states)
+  if kernel.shape[0] != h.shape[-1] or kernel.shape[1] not in sizes:
+    raise ValueError(
+      f'kernel {kernel.shape} does not map features of {h.shape} to '
+      f'{" or ".join(map(str, sizes))} states'
     )
-    return cross_entropy(logits + bias[None], noisy, clean, process=process)
+  shapes.require_tokens(x_t, 'x_t')
+  shapes.require_tokens(x_0, 'x_0')
+  if not h.shape[:-1] == x_t.shape == x_0.shape:
+    raise ValueError(
+      f'h {h.shape}, x_t {x_t.shape} and x_0 {x_0.shape} do not fit'
+    )
 
-  if chunk < 1:
-    raise ValueError(f'chunk must be at least 1, not {chunk}')
-  count = x_t.size
-  size = min(chunk, count)
-  padding = -count % size
+  def slope(logits, x_t, x_0):
+    symbols = logits[..., : process.vocab_size]
+    target = jax.nn.one_hot(x_0, process.vocab_size, dtype=logits.dtype)
+    found = jax.nn.softmax(symbols, axis=-1) - target
+    found = jnp.where((x_t == process.mask)[..., None], found, 0)
+    rest = logits.shape[-1] - process.vocab_size
+    return jnp.pad(found, [(0, 0), (0, rest)])
 
-  def chunked(x):
-    flat = x.reshape(count, *x.shape[2:])
-    flat = jnp.pad(flat, [(0, padding)] + [(0, 0)] * (flat.ndim - 1))
-    return flat.reshape(-1, size, *flat.shape[1:])
-
-  nats = jax.lax.map(of_chunk, tuple(map(chunked, (h, x_t, x_0))))
-  return nats.reshape(-1)[:count].reshape(x_t.shape)
+  return head.of_features(
+    functools.partial(cross_entropy, process=process),
+    slope,
+    h,
+    kernel,
+    bias,
+    (x_t, x_0),
+    counted=x_t == process.mask,
+    chunk=chunk,
+  )
 
 
 def weight(schedule: Continuous, t: ArrayLike) -> Array:

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import numerics, shapes, times
+from sedd_jax.losses import head
 from sedd_jax.noise_schedules import Continuous
 from sedd_jax.processes import Absorbing, Relaxing, Uniform
 
@@ -236,8 +237,9 @@ def score_entropy_from_features(
   """`score_entropy` of a linear head that never holds all the logits.
 
   Tokens go through the head in chunks that the backward pass computes again, so
-  memory holds one chunk's logits at a time.  Reverse-mode derivatives with
-  respect to h, kernel and bias; sigma is not differentiated (an error says so).
+  memory holds one chunk's logits at a time; under absorbing noise only masked
+  tokens do (`head.of_features`).  Reverse-mode derivatives with respect to h,
+  kernel and bias; sigma is not differentiated (an error says so).
 
   Args:
     h: `[..., length, features]`, what goes into the head; its dtype is that of
@@ -270,8 +272,6 @@ def score_entropy_from_features(
   ... ).round(2))
   [[1.39 0.  ]]
   """
-  if chunk < 1:
-    raise ValueError(f'chunk must be at least 1, not {chunk}')
   num_states = process.num_states
   if kernel.shape != (h.shape[-1], num_states) or bias.shape != (num_states,):
     raise ValueError(
@@ -289,78 +289,25 @@ def score_entropy_from_features(
   sigma = jnp.broadcast_to(sigma, x_t.shape)
   value_fn, slope_fn = _kernels(process)
 
-  def log_score_of(h, kernel, bias, sigma):
-    logits = jnp.dot(
-      h,
-      kernel.astype(h.dtype),
-      preferred_element_type=numerics.compute_dtype(h),
-    )
-    logits = logits + bias[None]
-    if scale_by_sigma:
-      scale = numerics.log_expm1(sigma) + jnp.log(num_states - 1)
-      logits = logits - scale[:, None]
-    return logits
+  def scaled(fn):
+    def of_logits(logits, x_t, x_0, sigma):
+      if scale_by_sigma:
+        scale = numerics.log_expm1(sigma) + jnp.log(num_states - 1)
+        logits = logits - scale[:, None]
+      return fn(logits, x_t, x_0, sigma)
 
-  count = x_t.size
-  if not count:
-    return jnp.zeros(x_t.shape, numerics.compute_dtype(h))
-  chunk = min(chunk, count)
-  chunks = -(-count // chunk)
+    return of_logits
 
-  def split(x):
-    x = x.reshape((count, *x.shape[x_t.ndim :]))
-    padding = [(0, chunks * chunk - count)] + [(0, 0)] * (x.ndim - 1)
-    return jnp.pad(x, padding, mode='edge').reshape(chunks, chunk, *x.shape[1:])
-
-  def join(x):
-    return x.reshape((chunks * chunk, *x.shape[2:]))[:count]
-
-  # By hand, for autodiff keeps several arrays of a chunk's logits where the
-  # closed-form slope needs one.  Everything is an argument: what it closed over
-  # would outlive the trace of a caller's jit, vmap or scan.
-  @jax.custom_vjp
-  def loss(h, kernel, bias, *targets):
-    def of_chunk(args):
-      h, x_t, x_0, sigma = args
-      return value_fn(log_score_of(h, kernel, bias, sigma), x_t, x_0, sigma)
-
-    return join(jax.lax.map(of_chunk, (split(h), *map(split, targets))))
-
-  def forward(*args):
-    return loss(*args), args
-
-  def backward(residuals, cotangent):
-    h, kernel, bias, *targets = residuals
-
-    def of_chunk(sums, args):
-      h, x_t, x_0, sigma, cotangent = args
-      log_score = log_score_of(h, kernel, bias, sigma)
-      slope = slope_fn(log_score, x_t, x_0, sigma) * cotangent[:, None]
-      narrow = slope.astype(h.dtype)
-      wide = slope.dtype
-      by_h = jnp.dot(
-        narrow, kernel.astype(h.dtype).T, preferred_element_type=wide
-      )
-      by_kernel = jnp.dot(h.T, narrow, preferred_element_type=wide)
-      sums = sums[0] + by_kernel, sums[1] + jnp.sum(slope, axis=0)
-      return sums, by_h.astype(h.dtype)
-
-    # Padding has a cotangent of 0.
-    padded = jnp.pad(cotangent, (0, chunks * chunk - count))
-    zeros = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, cotangent.dtype), (kernel, bias)
-    )
-    (by_kernel, by_bias), by_h = jax.lax.scan(
-      of_chunk,
-      zeros,
-      (split(h), *map(split, targets), padded.reshape(chunks, chunk)),
-    )
-    by_h = join(by_h).reshape(h.shape)
-    by_kernel = by_kernel.astype(kernel.dtype)
-    return by_h, by_kernel, by_bias.astype(bias.dtype), None, None, None
-
-  loss.defvjp(forward, backward)
-  return loss(h, kernel, bias, x_t, x_0, sigma).reshape(x_t.shape)
+  return head.of_features(
+    scaled(value_fn),
+    scaled(slope_fn),
+    h,
+    kernel,
+    bias,
+    (x_t, x_0, sigma),
+    counted=x_t == process.mask if isinstance(process, Absorbing) else None,
+    chunk=chunk,
+  )
 
 
 def score_entropy_exact(log_score: Array, ratio: Array, weight: Array) -> Array:
