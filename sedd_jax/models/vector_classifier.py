@@ -1,4 +1,4 @@
-"""A classifier of noisy vectors: BERT's blocks, read at a prefix.
+"""A classifier of noisy vectors: BERT's blocks, and their mean.
 
 Source: the released code of arXiv 2205.14217, whose classifiers are BERT on
 vectors mapped up, behind an embedding of the time.
@@ -23,9 +23,9 @@ from sedd_jax.models.embedding_bert import (
 class VectorClassifier(nn.Module):
   """Logits of labels, of a text as noisy vectors.
 
-  The time stands before the text, and its place says the labels.  The original
-  looks it up in a table of 200 steps; here it goes through sinusoids, and any
-  chain's steps will do.
+  The time stands before the text; the mean of all places says the labels.  The
+  original looks the time up in a table of 200 steps; here it goes through
+  sinusoids, and any chain's steps will do.
 
   Attributes:
     num_labels: labels.
@@ -94,7 +94,7 @@ class VectorClassifier(nn.Module):
     batch, length, size = x_t.shape
     positions = self.param(
       'positions',
-      nn.initializers.normal(1.0),
+      nn.initializers.normal(0.02),
       (self.max_positions + 1, self.hidden_size),
       'float32',
     )
@@ -111,6 +111,8 @@ class VectorClassifier(nn.Module):
     blocks = blocks_of(self, name='blocks')
     numbers = jnp.arange(self.num_layers, dtype=jnp.int32)
     h, _ = blocks(h, numbers, time, valid, dropout_keys)
-    # BERT's pooler, and a linear map.
+    # BERT's pooler, and a linear map, of all places: read at one alone, it
+    # learns by attention only, and may stand still for thousands of steps.
     head = Between(self.hidden_size, self.num_labels, name='head')
-    return head(h[:, 0]).astype('float32')
+    seen = None if valid is None else valid[..., None]
+    return head(jnp.mean(h, axis=1, where=seen)).astype('float32')
