@@ -169,19 +169,10 @@ def test_a_classifier_has_the_noise_and_the_texts_of_its_generator(size):
   assert [path for path in differ if path.startswith('data')] == ['data.label']
 
 
-STEPPED = (
-  *('quickstart', 'text8_uniform', 'owt_absorb_medium'),
-  *('text_file_diffusion_bert', 'e2e_diffusion_lm', 'qqp_diffuseq'),
-)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('name', RECIPES)
 def test_a_recipe_makes_a_step(name, tiny_text, tmp_path):
-  """Its own process, schedule, loss and optimizer on a shrunken shape.
-
-  Of each kind one is compiled and makes the step, the others are traced.
-  """
+  """Its own process, schedule, loss and optimizer on a shrunken shape."""
   config = load(name)
   config.model.update({'hidden_size': 16, 'num_layers': 1, 'num_heads': 2})
   config.model.cond_size = 8
@@ -224,10 +215,6 @@ def test_a_recipe_makes_a_step(name, tiny_text, tmp_path):
   batch = experiment.dataset.train_batch(config.seed, 0, np.arange(2), 2)
   if system.prepare is not None:
     batch = loop.prepared(system.prepare, config.seed, 0, batch)
-  if name not in STEPPED:
-    after, metrics = jax.eval_shape(make_step, start, batch)
-    assert metrics['loss'].shape == () and after.step.dtype == np.int32
-    return
   # It runs once: what makes it fast takes longer than it saves.
   compiled = (
     jax.jit(make_step)
