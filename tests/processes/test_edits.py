@@ -1,9 +1,9 @@
 """Edits of sequences, their inverses, and the noise that is made of them."""
 
 import itertools
-import types
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
