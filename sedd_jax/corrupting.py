@@ -171,10 +171,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--seed', type=int, default=0, help='default: 0')
   parser.add_argument('--copies', type=int, default=1, help='of each text; 1')
   parser.add_argument(
-    '--steps', type=int, default=4, help='of noise at most; default: 4'
+    '--steps', type=int, default=2, help='of noise at most; default: 2'
   )
   for name, rate in (
-    *(('keep', 0.9), ('replace', 0.06), ('delete', 0.02), ('insert', 0.02)),
+    *(('keep', 0.88), ('replace', 0.08), ('delete', 0.025), ('insert', 0.015)),
     ('mean_length', 1.0),
   ):
     parser.add_argument(

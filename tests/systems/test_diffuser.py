@@ -373,9 +373,13 @@ def test_texts_are_revised(made, tmp_path):
     last = row['history'][-1]
     assert re.sub(r'\[-.*?-\]|\{\+|\+\}', '', last) == row['revised']
     assert row['log_prob'] < 0
-  assert any(row['changed'] for row in rows)
-  still = revise(path=str(path), keep_bias=1e4)
-  assert [row['revised'] for row in still.rows] == [r['text'] for r in rows]
+  changed = {
+    bias: [
+      row['changed'] for row in revise(path=str(path), keep_bias=bias).rows
+    ]
+    for bias in (-99, 99)
+  }
+  assert changed == {-99: [True, True, False, True], 99: [False] * 4}
   for options, told in (
     ({'text': 'a', 'path': 'b'}, 'needs one of'),
     ({'txt': 'a'}, 'unknown option task.txt'),
