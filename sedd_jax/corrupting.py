@@ -70,7 +70,7 @@ def corrupted(
   copies: int = 1,
   seed: int = 0,
   distractors: str = 'corpus',
-  **rates: float,
+  **rates: Any,
 ) -> Iterator[tuple[dict[str, Any], int]]:
   """Texts with what noise made of them.
 
