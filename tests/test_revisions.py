@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from sedd_jax import revisions, systems
+from sedd_jax import flags, modes, revisions, systems
 from sedd_jax.processes import edits
 from sedd_jax.samplers import edits as edit_samplers
 from sedd_jax.systems import revising
@@ -77,14 +77,18 @@ def write(folder, name, *lines):
   return path
 
 
-def files_of(revised, workdir):
-  run = types.SimpleNamespace(
+def run_of(**more):
+  info = types.SimpleNamespace(name='mine')
+  return types.SimpleNamespace(
     config=config_of(),
     tokenizer=Characters(),
     step=9,
-    experiment=types.SimpleNamespace(info=types.SimpleNamespace(name='mine')),
+    experiment=types.SimpleNamespace(info=info, **more),
   )
-  revisions.write(run, workdir, revised, seconds=1.0)
+
+
+def files_of(revised, workdir):
+  revisions.write(run_of(), workdir, revised, seconds=1.0)
   return {
     path.suffix: path.read_text('utf-8') for path in workdir.glob('revised.*')
   }
@@ -177,7 +181,15 @@ def test_a_source_has_its_marks_as_in_training():
     task(None, None, {'text': 'abcde'}, Characters())
 
 
-def test_the_files_of_a_folder(tmp_path):
-  assert set(files_of(revise(text='x'), tmp_path)) == {
+def test_the_mode_writes_what_the_task_made(tmp_path, monkeypatch, capsys):
+  system = types.SimpleNamespace(tasks={'revise': task_of(Sampler())})
+  run = run_of(system=system)
+  run.params = run.aux = None
+  run.config.task = {'text': 'a x'}
+  monkeypatch.setattr(modes.runs, 'load', lambda *args, **options: run)
+  modes.task(flags.Command(run.config, tmp_path, 'revise', {}))
+  assert {path.suffix for path in tmp_path.glob('revised.*')} == {
     *('.txt', '.jsonl', '.json', '.html')
   }
+  assert (tmp_path / 'revised.txt').read_text() == 'a y\n'
+  assert '1 texts in' in capsys.readouterr().out
