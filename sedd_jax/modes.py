@@ -20,6 +20,7 @@ from sedd_jax import (
   config_checks,
   controls,
   flags,
+  revisions,
   runs,
   systems,
 )
@@ -216,15 +217,23 @@ def _answer(command: flags.Command, *, scored: bool) -> None:
 
 
 def task(command: flags.Command) -> None:
-  """A further mode of the system; prints its answer as JSON."""
+  """A further mode of the system; prints its answer as JSON.
+
+  Of texts that it revised it writes revised.txt, .jsonl, .json and .html.
+  """
   with _mistakes_told():
     run = runs.load(command.config, command.workdir, read=False)
 
   def answered() -> None:
+    begin = time.perf_counter()
     answer = run.experiment.system.tasks[command.mode](
       run.params, run.aux, run.config.task, run.tokenizer
     )
-    print(json.dumps(answer, ensure_ascii=False, indent=2))
+    if isinstance(answer, systems.Revised):
+      seconds = time.perf_counter() - begin
+      revisions.write(run, command.workdir, answer, seconds=seconds)
+    else:
+      print(json.dumps(answer, ensure_ascii=False, indent=2))
 
   parallel.by_first(answered)
 

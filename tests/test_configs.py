@@ -24,7 +24,7 @@ RECIPES = (
   *('toy_diffuser', 'jfleg_diffuser'),
   *('e2e_diffusion_lm', 'roc_diffusion_lm', 'e2e_diffusion_lm_small'),
   *('qqp_diffuseq', 'simplification_diffuseq', 'qqp_diffuseq_small'),
-  *('qqp_ar_small', 'qqp_diffuser_small'),
+  *('qqp_ar_small', 'qqp_diffuser_small', 'simplification_diffuser'),
   *('e2e_control_classifier', 'e2e_control_classifier_small', 'e2e_ar_small'),
 )
 # Those without a paper's recipe behind them.
@@ -35,6 +35,7 @@ OWN = (
   *('toy_diffuser', 'jfleg_diffuser'),
   *('e2e_diffusion_lm_small', 'e2e_control_classifier_small', 'e2e_ar_small'),
   *('qqp_diffuseq_small', 'qqp_ar_small', 'qqp_diffuser_small'),
+  'simplification_diffuser',
 )
 
 
@@ -156,6 +157,17 @@ def test_diffuseq_is_trained_as_published():
   small, yardstick = load('qqp_diffuseq_small'), load('qqp_ar_small')
   differ = config_checks.differences(small, yardstick)
   assert not {path for path in differ if path.startswith('data.')}
+
+
+def test_two_systems_simplify_the_same_pairs():
+  vectors, edited = (
+    load(f'simplification_{n}') for n in ('diffuseq', 'diffuser')
+  )
+  differ = config_checks.differences(vectors, edited)
+  assert [p for p in differ if p.startswith('data.')] == ['data.layout']
+  assert edited.system.args.source_length == edited.data.seq_len
+  # The paper's rates are the system's own.
+  assert set(edited.system.args) == {'num_steps', 'source_length'}
 
 
 @pytest.mark.parametrize('size', ['', '_small'])

@@ -1,5 +1,7 @@
 """A run of DiffusER from the command line: trained, stopped, sampled."""
 
+import json
+
 import pytest
 
 from sedd_jax import main
@@ -50,3 +52,40 @@ def test_a_run_of_edits(tiny_text, tmp_path, capsys):
   assert told(part) == whole
   rows = tiny.rows(part / 'samples.jsonl')
   assert rows == tiny.rows(tmp_path / 'whole' / 'samples.jsonl')
+
+
+@pytest.mark.slow
+def test_texts_of_a_run_are_corrected(tmp_path, capsys):
+  texts = [f'the cat sat on mat {n} .' for n in range(20)]
+  path = tmp_path / 'clean.jsonl'
+  path.write_text(''.join(f'"{text}"\n' for text in texts))
+  fields = {
+    'data.path': path,
+    'data.source': 'seq2seq',
+    'data.layout': 'target',
+    'data.tokenizer': 'bytes',
+    'data.seq_len': 32,
+    'system.args.distractors': 'corpus',
+    'training.num_steps': 1,
+  }
+  run = tmp_path / 'run'
+  main.main(flags_of(path, run, **fields))
+  for name in ('src', 'ref0', 'ref1'):
+    text = 'the cats sat .\na mat\n' + 99 * 'x' + '\n'
+    (tmp_path / f'dev.{name}').write_text(text)
+  files = [str(tmp_path / f'dev.ref{n}') for n in range(2)]
+  capsys.readouterr()
+  main.main(
+    [
+      *(f'--workdir={run}', '--mode=revise'),
+      f'--config.task.path={tmp_path / "dev.src"}',
+      f'--config.task.references={",".join(files)}',
+      '--config.task.begin=1',
+      '--config.task.keep_bias=99',
+    ]
+  )
+  # Nothing is edited by so sure a tagger.
+  assert (run / 'revised.txt').read_text() == text
+  told = json.loads((run / 'revised.json').read_text())
+  assert told['before'] == told['after'] and told['num_too_long'] == 1
+  assert 'after: gleu' in capsys.readouterr().out

@@ -71,7 +71,7 @@ def test_arrows_point_one_way(path):
 # The files beside the rooms, each of which may see those before it.
 PROGRAM = (
   *('default_config', 'config_checks', 'flags', 'runs', 'answering'),
-  *('controls', 'modes', 'main'),
+  *('controls', 'revisions', 'corrupting', 'modes', 'main'),
 )
 
 

@@ -7,6 +7,7 @@ DiffusER, arXiv 2210.16886, section 2.2: -log p_tag(e_t | x_t) and
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from sedd_jax.core import numerics
 
@@ -15,16 +16,25 @@ NUM_TAGS = 3
 NUM_LOGITS = NUM_TAGS + 2
 
 
-def log_tag_probs(logits: Array) -> tuple[Array, Array]:
+def log_tag_probs(
+  logits: Array, keep_bias: ArrayLike = 0.0
+) -> tuple[Array, Array]:
   """Log probabilities of the tag of a place and of the flag before it.
 
   Args:
     logits: `[..., 5]` of the tagger.
+    keep_bias: nats that KEEP and nothing put in are likelier by, before both
+      laws are normalised: a confidence bias (arXiv 2005.12592, section 5).
 
   Returns:
     `[..., 3]` of KEEP, REPLACE, DELETE, and `[..., 2]` of False, True.
+
+  >>> tags, _ = log_tag_probs(jnp.zeros(5), jnp.log(2.0))
+  >>> print(jnp.exp(tags))
+  [0.5  0.25 0.25]
   """
   logits = numerics.as_float(logits)
+  logits = logits.at[..., jnp.array([0, NUM_TAGS])].add(keep_bias)
   return (
     jax.nn.log_softmax(logits[..., :NUM_TAGS]),
     jax.nn.log_softmax(logits[..., NUM_TAGS:]),

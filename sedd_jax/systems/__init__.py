@@ -23,6 +23,7 @@ from sedd_jax.systems.base import (
   System,
   TaskError,
 )
+from sedd_jax.systems.revising import Revised
 
 SYSTEMS = {
   'sedd': sedd.make,
@@ -42,6 +43,7 @@ __all__ = [
   'Bound',
   'Loss',
   'Request',
+  'Revised',
   'Samples',
   'System',
   'TaskError',

@@ -142,7 +142,8 @@ class System:
     prepare: `(seed, step, index, example) -> example`, host-side corruption, a
       pure function of its arguments, or None.
     tasks: further modes of `main`: `(params, aux, options, tokenizer) ->` a
-      JSON-able dict; raises `TaskError` for options that do not fit.
+      JSON-able dict, or `revising.Revised`, texts that `main` writes, shows and
+      scores; raises `TaskError` for options that do not fit.
     score_fn: `(params, aux) -> (x_t, sigma) -> log_score`, or None for systems
       without one.
     load_pretrained: `(path) -> params` reads a checkpoint of the original's, or

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sedd_jax.core import keys as keys_lib
+from sedd_jax.core import names
 from sedd_jax.data import marked
 from sedd_jax.losses import edits as edit_losses
 from sedd_jax.models import edits as edit_models
-from sedd_jax.processes import edit_arrays, edits
+from sedd_jax.processes import edit_arrays, edit_noise
 from sedd_jax.samplers import edits as edit_samplers
 from sedd_jax.systems import (
   base,
@@ -29,7 +30,11 @@ from sedd_jax.systems import (
 
 METHODS = edit_samplers.METHODS
 TASKS = ('revise',)
-_OPTIONS = ('grid', 'start', 'beam', 'branches', 'temperature', 'top_p')
+DISTRACTORS = ('uniform', 'corpus')
+_OPTIONS = (
+  *('grid', 'start', 'beam', 'branches', 'temperature', 'top_p'),
+  *('begin', 'keep_bias'),
+)
 _CONTEXT = ('kept', 'kept_valid', 'insert_slot', 'replace_slot')
 
 
@@ -47,6 +52,7 @@ def make(
   delete: float = 0.1,
   insert: float = 0.1,
   mean_length: float = 3.0,
+  distractors: str = 'uniform',
   null_share: float = 0.1,
   source_share: float = 0.5,
   source_length: int = 0,
@@ -62,11 +68,13 @@ def make(
     config: the whole config; reads model, data.seq_len and sampling.
     data_info: has `vocab_size`.
     num_steps: T, steps of noise.
-    keep: see `processes.edits.EditNoise`, also the following.
+    keep: see `processes.edit_noise.EditNoise`, also the following.
     replace: rate of replaced spans.
     delete: rate of deleted spans.
     insert: rate of inserted spans.
     mean_length: of the Poisson law of the lengths of spans.
+    distractors: random tokens, which come in by noise: 'uniform' over the
+      vocabulary, or as often as in the 'corpus', the train split.
     null_share: of the examples begin with nothing, and put all of x_0 in.
     source_share: of the examples that have a source begin with it.
     source_length: tokens of a source; 0: there is none.
@@ -90,7 +98,7 @@ def make(
   layout = edit_arrays.Layout(
     vocab_size=vocab_size, capacity=capacity, written=written or capacity + 2
   )
-  noise = edits.EditNoise(
+  noise = edit_noise.EditNoise(
     vocab_size=vocab_size,
     keep=keep,
     replace=replace,
@@ -98,6 +106,7 @@ def make(
     insert=insert,
     mean_length=mean_length,
     excluded=_marks(getattr(data_info, 'tokenizer', None)),
+    weights=_weights(distractors, data_info),
   )
   _check(config, layout, num_steps, source_length)
   for name, share in (
@@ -181,7 +190,7 @@ def make(
     return base.Loss(nats + terms['spans'][0], weight, terms)
 
   @jax.jit
-  def tag(params, arrays, time, sources):
+  def tag(params, arrays, time, sources, keep_bias):
     logits: Any = tagger.apply(
       {'params': params['tagger']},
       arrays['state'],
@@ -189,7 +198,7 @@ def make(
       time,
       *sources,
     )
-    return edit_losses.log_tag_probs(logits)
+    return edit_losses.log_tag_probs(logits, keep_bias)
 
   @functools.partial(jax.jit, static_argnames=('law', 'rules'))
   def write(params, context, hypotheses, time, sources, keys, law, rules):
@@ -214,7 +223,7 @@ def make(
     name = config.system.name
     options = requests.checked(request, METHODS, _OPTIONS, name, takes)
     requests.require_even(options.pop('grid', 'uniform'))
-    edit_requests.check(request, options, layout, source_length)
+    edit_requests.check(request, options, layout, source_length, num_steps)
 
   def sample(params, aux, request):
     del aux
@@ -243,7 +252,8 @@ def make(
       def tag_fn(arrays, time, rows):
         nonlocal calls
         calls += 1
-        found = tag(params, arrays, *told(time, rows, source))
+        bias = np.float32(request.options.get('keep_bias', 0.0))
+        found = tag(params, arrays, *told(time, rows, source), bias)
         return tuple(np.asarray(x) for x in found)
 
       def span_fn(context, count, scores, room, time, rows, drawn):
@@ -286,42 +296,14 @@ def make(
 
     return edit_requests.in_batches(chains_of, request, lambda: calls)
 
-  def revise(params, aux, options, tokenizer):
-    size = config.sampling.batch_size
-
-    def of_batch(start, first):
-      source = None
-      if source_length:
-        source = np.full((len(start), source_length), -1, np.int32)
-        source[:, : start.shape[1]] = start
-      request = base.Request(
-        length=layout.capacity,
-        seeds=[(config.seed + first + i) % 2**32 for i in range(len(start))],
-        start=start,
-        source=source,
-        method=config.sampling.method,
-        steps=config.sampling.steps,
-        batch_size=size,
-        record_path=True,
-        options=edit_requests.decoding(config.sampling),
-      )
-      return sample(params, aux, request)
-
-    def of_starts(start):
-      # A history is that of a first batch.
-      found = [
-        of_batch(start[i : i + size], i) for i in range(0, len(start), size)
-      ]
-      return base.Samples(
-        np.concatenate([one.tokens for one in found]),
-        np.concatenate([one.lengths for one in found]),
-        history=tuple(h for one in found for h in one.history),
-      )
-
-    # With a source the text is it, too.
-    longest = min(layout.capacity, source_length or layout.capacity)
-    return revising.revised(of_starts, options, tokenizer, longest=longest)
-
+  revise = revising.task(
+    config,
+    sample,
+    check_request,
+    capacity=layout.capacity,
+    source_length=source_length,
+    marks=noise.excluded,
+  )
   return base.System(
     init=init,
     loss=loss,
@@ -338,6 +320,18 @@ def _marks(tokenizer: Any) -> tuple[int, ...]:
   if not isinstance(tokenizer, marked.Marked):
     return ()
   return tokenizer.cls, tokenizer.sep, tokenizer.pad
+
+
+def _weights(distractors: str, data_info: Any) -> tuple[float, ...] | None:
+  """Of each symbol as a random token; None: all alike."""
+  if distractors not in DISTRACTORS:
+    raise ValueError(
+      f'unknown system.args.distractors {distractors!r}; '
+      f'{names.alternatives(distractors, DISTRACTORS)}'
+    )
+  if distractors == 'uniform':
+    return None
+  return tuple(map(float, data_info.token_counts()))
 
 
 def _check(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sedd_jax.processes import edit_arrays, edits
+from sedd_jax.processes import edit_arrays, edit_noise, edits
 
 
 def prepared(
@@ -14,7 +14,7 @@ def prepared(
   index: int,
   example: Mapping[str, Any],
   *,
-  noise: edits.EditNoise,
+  noise: edit_noise.EditNoise,
   layout: edit_arrays.Layout,
   num_steps: int,
   null_share: float = 0.0,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sedd_jax.processes import edit_arrays, edits
+from sedd_jax.processes import edit_arrays, edit_noise
 from sedd_jax.samplers import edits as edit_samplers
 from sedd_jax.systems import base, edit_examples
 
@@ -26,6 +26,7 @@ def check(
   options: Mapping[str, Any],
   layout: edit_arrays.Layout,
   source_length: int,
+  num_steps: int,
 ) -> None:
   """Raises ValueError for what no revision can begin with or end in."""
   if request.length > layout.capacity:
@@ -41,6 +42,14 @@ def check(
       f'sampling method {request.method!r} does not draw: temperature and '
       'top_p are for nucleus'
     )
+  begin = options.get('begin', num_steps)
+  if not _is_number(begin) or not 0 < begin <= num_steps:
+    raise ValueError(
+      f'begin, the step that the first revision is told, is above 0 and at '
+      f'most the {num_steps} of system.args.num_steps, not {begin!r}'
+    )
+  if not _is_number(bias := options.get('keep_bias', 0.0)):
+    raise ValueError(f'keep_bias is a number of nats, not {bias!r}')
   start = options.get('start', 'null')
   if start not in edit_samplers.STARTS:
     raise ValueError(
@@ -65,11 +74,16 @@ def check(
     )
 
 
+def _is_number(value: Any) -> bool:
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  return number and math.isfinite(value)
+
+
 def chains(
   revise: Any,
   request: base.Request,
   num_steps: int,
-  noise: edits.EditNoise,
+  noise: edit_noise.EditNoise,
   seeds: np.ndarray,
   tokens: np.ndarray,
   given: np.ndarray,
@@ -98,7 +112,8 @@ def chains(
       (*x, *row[own].tolist()[:n])
       for x, row, own, n in zip(begun, source, read, free)
     ]
-  times = [num_steps * k / request.steps for k in range(request.steps, 0, -1)]
+  begin = options.get('begin', num_steps)
+  times = [begin * k / request.steps for k in range(request.steps, 0, -1)]
   if kind == 'draft' and start is None:
     times = [float(num_steps), *times]
   common: dict[str, Any] = {'fixed': fixed, 'forced': forced}

@@ -3,11 +3,12 @@
 import itertools
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
 
-from sedd_jax.processes import edits
+from sedd_jax.processes import edit_noise, edits
 from tests import oracles
 
 GOLDEN = json.loads(
@@ -148,18 +149,25 @@ def test_mistakes():
   with pytest.raises(ValueError, match=r'tags \(2,\) and inserts \(2,\)'):
     edits.slots(np.zeros(2), np.zeros(2))
   with pytest.raises(ValueError, match='sum to 1'):
-    edits.EditNoise(vocab_size=3, keep=0.7)
+    edit_noise.EditNoise(vocab_size=3, keep=0.7)
   with pytest.raises(ValueError, match='insert is below 1'):
-    edits.EditNoise(vocab_size=3, keep=0, replace=0, delete=0, insert=1)
+    edit_noise.EditNoise(vocab_size=3, keep=0, replace=0, delete=0, insert=1)
   with pytest.raises(ValueError, match='mean_length'):
-    edits.EditNoise(vocab_size=3, mean_length=-1)
+    edit_noise.EditNoise(vocab_size=3, mean_length=-1)
+  for weights, told in (
+    ((1.0, 2.0), 'one a symbol, 3'),
+    ((1.0, -1.0, 1.0), 'the least -1'),
+    ((1.0, 0.0, 0.0), 'all are 0'),
+  ):
+    with pytest.raises(ValueError, match=told):
+      edit_noise.EditNoise(vocab_size=3, weights=weights, excluded=(0,))
 
 
 def at_least_two(mean):
   return 1 - np.exp(-mean) * (1 + mean)
 
 
-@pytest.mark.parametrize('noise', edits.EditNoise.examples())
+@pytest.mark.parametrize('noise', edit_noise.EditNoise.examples())
 def test_the_law_of_tags_and_flags(noise):
   """Of two tokens: all 72 outcomes, from the rates."""
   taken = np.array(noise.rates[:3]) / (1 - noise.insert)
@@ -187,7 +195,7 @@ def test_the_law_of_lengths(mean):
   """Of what is put into an empty text, and which tokens they are."""
   poisson = np.array(GOLDEN['poisson'][str(mean)])
   rate = 0.25
-  noise = edits.EditNoise(
+  noise = edit_noise.EditNoise(
     vocab_size=3, keep=0.75, replace=0, delete=0, insert=rate, mean_length=mean
   )
   # A length of 0 counts as 1; spans that touch are one.
@@ -211,7 +219,7 @@ def test_the_law_of_lengths(mean):
   assert oracles.chi_square_pvalue(drawn, np.ones(3)) > 1e-4
 
 
-@pytest.mark.parametrize('noise', edits.EditNoise.examples())
+@pytest.mark.parametrize('noise', edit_noise.EditNoise.examples())
 def test_a_chain_is_undone_step_by_step_and_keeps_its_cap(noise):
   for seed in range(40):
     x = tuple(np.random.default_rng(seed).integers(3, size=seed % 9).tolist())
@@ -225,15 +233,32 @@ def test_a_chain_is_undone_step_by_step_and_keeps_its_cap(noise):
 
 
 def test_random_tokens_are_none_of_the_excluded():
-  noise = edits.EditNoise(vocab_size=7, excluded=(6, 0, 3))
+  noise = edit_noise.EditNoise(vocab_size=7, excluded=(6, 0, 3))
   drawn = noise.random_tokens(np.random.default_rng(0), 2000)
   counts = np.bincount(drawn, minlength=7)
   assert not counts[[0, 3, 6]].any()
   assert oracles.chi_square_pvalue(counts[[1, 2, 4, 5]], np.ones(4)) > 1e-4
 
 
+def test_random_tokens_come_by_their_weights():
+  weights = (3.0, 1.0, 9.0, 0.0, 2.0)
+  noise = edit_noise.EditNoise(vocab_size=5, weights=weights, excluded=(2,))
+  drawn = noise.random_tokens(np.random.default_rng(0), 2000)
+  counts = np.bincount(drawn, minlength=5)
+  assert not counts[[2, 3]].any()
+  wanted = np.array([3, 1, 2])
+  assert oracles.chi_square_pvalue(counts[[0, 1, 4]], wanted) > 1e-4
+  assert oracles.chi_square_pvalue(counts[[0, 1, 4]], np.ones(3)) < 1e-4
+
+
+def test_the_last_symbol_is_drawn_where_a_product_is_rounded_up():
+  noise = edit_noise.EditNoise(vocab_size=3, weights=(0.1, 0.7, 0.0))
+  almost = types.SimpleNamespace(random=lambda n: np.full(n, 1 - 2**-53))
+  assert noise.random_tokens(almost, 2) == (1, 1)
+
+
 def test_a_replaced_span_has_its_length():
-  noise = edits.EditNoise(
+  noise = edit_noise.EditNoise(
     vocab_size=9, keep=0, replace=1, delete=0, insert=0, mean_length=2
   )
   edit = noise.draw(np.random.default_rng(0), (0,) * 30, 30)

@@ -10,7 +10,7 @@ import pytest
 
 from sedd_jax import systems
 from sedd_jax.data import marked, tokenizers
-from sedd_jax.processes import edit_arrays, edits
+from sedd_jax.processes import edit_arrays, edit_noise, edits
 from sedd_jax.samplers import edits as edit_samplers
 from sedd_jax.systems import edit_requests
 from sedd_jax.training import loop
@@ -133,7 +133,7 @@ def test_no_marks_are_begun_with(monkeypatch):
     None,
     request(options={'start': 'source'}),
     1,
-    edits.EditNoise(vocab_size=9, excluded=(6, 7, 8)),
+    edit_noise.EditNoise(vocab_size=9, excluded=(6, 7, 8)),
     np.arange(2),
     np.zeros((2, 4), np.int32),
     np.zeros((2, 4), bool),
@@ -335,6 +335,7 @@ def test_requests_that_cannot_be(made, changes, told):
     ({'model__name': 'bert'}, 'networks of its own'),
     ({'system__args': {'keep': 0.9}}, 'sum to 1'),
     ({'system__args': {'num_steps': 0}}, 'at least 1'),
+    ({'system__args': {'distractors': 'batch'}}, 'uniform'),
     ({'system__args': {'null_share': 2.0}}, 'null_share'),
     ({'system__args': {'capacity': 3}}, 'data.seq_len 4 is more than the 3'),
     ({'system__args': {'written': 2}}, 'at least 1 and 3'),
@@ -358,24 +359,67 @@ class Letters:
 def test_texts_are_revised(made, tmp_path):
   system, params = made
   path = tmp_path / 'texts.txt'
-  path.write_text('abca\n\ncc\n')
+  path.write_text('abca\n\nabcabca\ncc\n')
 
   def revise(**options):
-    return system.tasks['revise'](params, (), options, Letters())['texts']
+    return system.tasks['revise'](params, (), options, Letters())
 
-  texts = revise(path=str(path))
-  assert [one['text'] for one in texts] == ['abca', '', 'cc']
-  for one in texts:
-    first = one['history'][0]
-    assert re.sub(r'\{\+.*?\+\}|\[-|-\]', '', first) == one['text']
-    last = one['history'][-1]
-    assert re.sub(r'\[-.*?-\]|\{\+|\+\}', '', last) == one['revised']
-    assert one['log_prob'] < 0
+  rows = revise(path=str(path)).rows
+  assert [row['text'] for row in rows] == ['abca', '', 'abcabca', 'cc']
+  assert [row['too_long'] for row in rows] == [False, False, True, False]
+  for row in (rows[0], rows[1], rows[3]):
+    first = row['history'][0]
+    assert re.sub(r'\{\+.*?\+\}|\[-|-\]', '', first) == row['text']
+    last = row['history'][-1]
+    assert re.sub(r'\[-.*?-\]|\{\+|\+\}', '', last) == row['revised']
+    assert row['log_prob'] < 0
+  changed = {
+    bias: [
+      row['changed'] for row in revise(path=str(path), keep_bias=bias).rows
+    ]
+    for bias in (-99, 99)
+  }
+  assert changed == {-99: [True, True, False, True], 99: [False] * 4}
   for options, told in (
     ({'text': 'a', 'path': 'b'}, 'needs one of'),
     ({'txt': 'a'}, 'unknown option task.txt'),
     ({'text': 'abcabca'}, '7 tokens, more than the 6'),
     ({'path': str(tmp_path / 'none')}, 'none'),
+    ({'text': 'a', 'begin': 13}, 'at most the 12'),
+    ({'text': 'a', 'begin': 0}, 'above 0'),
+    ({'text': 'a', 'keep_bias': 'x'}, "not 'x'"),
   ):
     with pytest.raises(systems.TaskError, match=told):
       revise(**options)
+
+
+def test_revisions_begin_at_a_step(monkeypatch):
+  def times_of(revise, states, times, **options):
+    return times
+
+  monkeypatch.setattr(edit_samplers, 'best', times_of)
+  noise = edit_noise.EditNoise(vocab_size=3)
+  told = [
+    edit_requests.chains(
+      *(None, request(options=options), 12, noise, np.arange(2)),
+      *(np.zeros((2, 4), np.int32), np.zeros((2, 4), bool), None, None),
+    )
+    for options in ({}, {'begin': 3})
+  ]
+  assert told == [[12, 6], [3, 1.5]]
+
+
+def test_random_tokens_come_as_often_as_in_the_corpus():
+  """The third symbol is nowhere in the corpus, and does not come in."""
+  info = types.SimpleNamespace(
+    vocab_size=3, token_counts=lambda: np.array([9, 1, 0])
+  )
+  args = {'distractors': 'corpus', 'null_share': 0.0, 'num_steps': 1}
+  seen = np.zeros(3, int)
+  prepare = systems.make(config_of(system__args=args), info).prepare
+  for index in range(200):
+    row = prepare(0, 0, index, {'tokens': np.zeros(4, np.int32)})
+    x_t, _ = read(row)
+    seen += np.bincount(x_t, minlength=3)
+  assert seen[1] and not seen[2]
+  assert seen[0] > 5 * seen[1]
