@@ -5,14 +5,17 @@ import jax.numpy as jnp
 from jax import Array
 
 from sedd_jax.models import layers
-from sedd_jax.models.vector_classifier import VectorClassifier, states
+from sedd_jax.models.vector_classifier import VectorReader, states
 
 
-class SpanClassifier(VectorClassifier):
+class SpanClassifier(VectorReader):
   """Logits of labels of spans, of a text as noisy vectors.
 
-  `VectorClassifier` up to its head: a span is read at its first and its last
-  token, a linear map of each, the tanh of their sum, and a linear map.
+  A span is read at its first and its last token: a linear map of each, the tanh
+  of their sum, and a linear map.
+
+  Attributes:
+    num_labels: labels, and all else as of `VectorReader`.
 
   >>> model = SpanClassifier(
   ...   num_labels=3, hidden_size=16, num_layers=1, num_heads=2,
@@ -27,7 +30,6 @@ class SpanClassifier(VectorClassifier):
   (2, 1, 3)
   """
 
-  # `systems.parts` tells by this which system it is for.
   gives_labels = 'spans'
 
   @nn.compact

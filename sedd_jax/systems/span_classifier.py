@@ -133,7 +133,8 @@ def log_probs(
   """
   fields = jnp.asarray(classifier.fields_of(labels))
   wanted = jnp.maximum(label, 0)
-  rivals = jnp.where(fields == fields[wanted][..., None], logits, -jnp.inf)
+  same = fields[None, None] == fields[wanted][..., None]
+  rivals = jnp.where(same, logits, -jnp.inf)
   own = jnp.take_along_axis(logits, wanted[..., None], axis=-1)[..., 0]
   wrong = (label >= 0) & (own < jnp.max(rivals, axis=-1))
   nats = own - jax.nn.logsumexp(rivals, axis=-1)
