@@ -174,7 +174,7 @@ def of_pipeline(pipeline: Any, doc_of: Callable[[list[str]], Any]) -> Tagger:
 
   The tags are the fine ones (of English the Penn treebank's).  Phrases are the
   constituents where benepar is in the pipeline, those of one place joined by
-  `+`; else the words below each word of the dependencies, with the first to the
+  `::`; else the words below each word of the dependencies, with the first to the
   last one, named by the dependency.
 
   Args:
@@ -195,7 +195,7 @@ def of_pipeline(pipeline: Any, doc_of: Callable[[list[str]], Any]) -> Tagger:
 
 def _constituents(doc: Any) -> tuple[tuple[int, int, str], ...]:
   return tuple(
-    (each.start, each.end, '+'.join(each._.labels))
+    (each.start, each.end, '::'.join(each._.labels))
     for sentence in doc.sents
     for each in sentence._.constituents
     if each._.labels

@@ -141,7 +141,7 @@ def test_constituents_where_there_are_some():
   doc.sents = [sentence]
   tagger = taggers.of_pipeline(pipeline_of(doc, 'parser', 'benepar'), list)
   (found,) = taggers.tagged(tagger, [words], PLACES)
-  assert found == Tagged(tags, ((0, 2, 'S+VP'),))
+  assert found == Tagged(tags, ((0, 2, 'S::VP'),))
 
 
 # It leaves the files of its lexicon to the garbage collector.
