@@ -166,12 +166,9 @@ class Controls:
     """The guide of facts on the words of the rows."""
     assert self._of_spans is not None
     one = self._classifiers[self._of_spans]
-    known, log_label = (
-      one.experiment.info.labels,
-      one.experiment.system.log_label,
-    )
+    log_label = one.experiment.system.log_label
     assert log_label is not None
-    label = spans.numbered(wanted, known, words)
+    label = spans.numbered(wanted, one.experiment.info.labels, words)
     return guides.OfLabels(one.params, one.aux, label, log_label)
 
   def _guides(self, wanted: Sequence[Sequence[str]]) -> list[guides.OfLabels]:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sedd_jax import controls, runs
+from sedd_jax import config_checks, controls, runs
 from sedd_jax.data import tokenizers
 from sedd_jax.evaluation import control, tagged_words
 from tests import tiny, toy_tagger
@@ -128,6 +128,14 @@ def test_controls_that_there_are_not(folder, capsys, changes, told):
     sampled(folder / 'generator', **asked)
   assert error.value.code == 2
   assert told in capsys.readouterr().err
+
+
+def test_a_tagger_is_of_tagged_texts():
+  config = config_of(GENERATOR, data__path='x', data__tagger='spacy')
+  with pytest.raises(config_checks.ConfigError, match="of data.label='@spans'"):
+    config_checks.validate(config)
+  config = config_of(SPANS, data__path='x', init_from='y')
+  config_checks.validate(config)
 
 
 def test_targets_of_words(tmp_path):

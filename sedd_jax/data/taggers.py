@@ -174,8 +174,8 @@ def of_pipeline(pipeline: Any, doc_of: Callable[[list[str]], Any]) -> Tagger:
 
   The tags are the fine ones (of English the Penn treebank's).  Phrases are the
   constituents where benepar is in the pipeline, those of one place joined by
-  `::`; else the words below each word of the dependencies, with the first to the
-  last one, named by the dependency.
+  `::`; else the words below each word of the dependencies, from the first to
+  the last one, named by the dependency.
 
   Args:
     pipeline: has `pipe_names` and `pipe(docs)`.
