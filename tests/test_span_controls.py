@@ -1,12 +1,13 @@
 """Control by parts of speech, spans and parses, from the command line."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 
-from sedd_jax import config_checks, controls, runs
-from sedd_jax.data import tokenizers
+from sedd_jax import config_checks, controls, runs, systems
+from sedd_jax.data import marked, tokenizers
 from sedd_jax.evaluation import control, tagged_words
 from tests import tiny, toy_tagger
 from tests.test_controls import (
@@ -63,10 +64,7 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 def test_a_classifier_of_words_is_trained_as_any_run(folder):
   run = runs.load_run(folder / 'spans')
-  assert run.experiment.info.labels == (
-    *('pos[.]', 'pos[DT]', 'pos[NN]', 'pos[VBZ]'),
-    *('span[NP]', 'span[VP]', 'span[]'),
-  )
+  assert run.experiment.info.labels == SPAN_LABELS
   rows = tiny.rows(folder / 'spans' / 'metrics.jsonl')
   assert 0.5 < rows[0]['loss'] < 3
   assert set(rows[-1]['terms']) == {'wrong_pos', 'wrong_span'}
@@ -90,44 +88,91 @@ def test_samples_with_controls_of_words_and_of_texts(folder):
   sampled(folder / 'generator')
   plain = tiny.rows(folder / 'generator' / 'samples.jsonl')
   assert texts[0.0] == [row['text'] for row in plain] != texts[1.0]
-  # Each row has its own facts, those of one classifier in one guide.
-  run = runs.load_run(folder / 'generator')
-  built = controls.Controls(run, asked['sampling.classifier'])
-  assert built.fields == ['pos', 'span', 'food', 'parse']
-  request = built.applied(
-    run.experiment.request(2), [['DT[0]', 'food[cat]'], ['parse: NP[0:2]']]
+
+
+SPAN_LABELS = (
+  *('pos[.]', 'pos[DT]', 'pos[NN]', 'pos[VBZ]'),
+  *('span[NP]', 'span[VP]', 'span[]'),
+)
+FOOD_LABELS = ('food[]', 'food[cat]', 'food[dog]')
+
+
+def built_of(monkeypatch, folders='spans,foods'):
+  """Controls of runs that were never trained, and a request for two samples."""
+  made = {
+    'spans': (SPANS, SPAN_LABELS),
+    'foods': (CLASSIFIER, FOOD_LABELS),
+  }
+
+  def stand_in(folder, run):
+    fields, labels = made[folder]
+    system = types.SimpleNamespace(log_label=print)
+    info = types.SimpleNamespace(labels=labels)
+    return types.SimpleNamespace(
+      config=config_of(fields),
+      experiment=types.SimpleNamespace(info=info, system=system),
+      params={},
+      aux={},
+    )
+
+  monkeypatch.setattr(controls, '_read', stand_in)
+  system = types.SimpleNamespace(check_request=None)
+  run = types.SimpleNamespace(
+    config=config_of(GENERATOR),
+    experiment=types.SimpleNamespace(system=system),
+    tokenizer=marked.Marked(tokenizers.make('text8')),
   )
-  of_texts, of_spans = request.guides
-  assert of_texts.label.tolist() == [0, -1]
+  request = systems.Request(length=10, seeds=[0, 1])
+  return controls.Controls(run, folders), request
+
+
+def test_rows_have_their_own_facts_and_labels(monkeypatch):
+  built, request = built_of(monkeypatch)
+  assert built.fields == ['pos', 'span', 'food', 'parse']
+  assert built.tagger() is toy_tagger.tagger
+  wanted = [['DT[0]', 'food[cat]'], ['parse: NP[0:2]', '[2:4]']]
+  of_texts, of_spans = built.applied(request, wanted).guides
+  assert of_texts.label.tolist() == [1, -1]
   assert of_spans.label.shape == (2, 8, 3)
-  assert (of_spans.label[..., 2] >= 0).sum(1).tolist() == [1, 3]
-  assert of_spans.label[0, 0].tolist() == [1, 2, 1]
+  facts = [[x for x in row if x[2] >= 0] for row in of_spans.label.tolist()]
+  # Behind [CLS]; a parse says of all its places what they are.
+  none, phrase = (SPAN_LABELS.index(x) for x in ('span[]', 'span[NP]'))
+  assert facts[0] == [[1, 2, SPAN_LABELS.index('pos[DT]')]]
+  assert sorted(facts[1]) == [
+    *([1, 2, none], [1, 3, phrase], [2, 3, none], [3, 5, none])
+  ]
+  # What none asks for is no guide.
+  assert len(built.applied(request, [['NN[1]'], []]).guides) == 1
+  assert not built.applied(request, [[], []]).guides
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-  'changes, told',
+  'asked, told',
   [
-    ({'control': 'NNP[0]'}, 'control NNP[0]: unknown tag; '),
-    ({'control': 'NN[8]'}, 'the text has 8 words at most'),
-    ({'control': 'NN[3]', 'control_length': 3}, 'has 3 words at most'),
-    ({'control': '["NN[0]", "pos: DT"]'}, 'contradict each other'),
-    ({'control': 'pos[NN]'}, 'says nothing of where: write NNP[0]'),
-    ({'control': 'colour[red]'}, "unknown control label 'colour[red]'"),
-    ({'classifier': 'foods'}, "unknown control label 'NN[0]'"),
-    ({'classifier': 'spans,spans'}, "both know label 'pos[.]'"),
+    ('NNP[0]', r'control NNP\[0\]: unknown tag; '),
+    ('NN[8]', 'the text has 8 words at most'),
+    ('NN[0], pos: DT', 'contradict each other'),
+    ('pos[NN]', 'says nothing of where: write NNP'),
+    ('colour[red]', r"unknown control label 'colour\[red\]'; known: food"),
+    ('food[cat], food[dog]', 'a text has one label of a field'),
   ],
 )
-def test_controls_that_there_are_not(folder, capsys, changes, told):
-  fields = {'control': 'NN[0]', 'classifier': 'spans,foods', **changes}
-  fields['classifier'] = ','.join(
-    str(folder / name) for name in fields['classifier'].split(',')
-  )
-  with pytest.raises(SystemExit) as error:
-    asked = {f'sampling.{name}': value for name, value in fields.items()}
-    sampled(folder / 'generator', **asked)
-  assert error.value.code == 2
-  assert told in capsys.readouterr().err
+def test_controls_that_there_are_not(monkeypatch, asked, told):
+  built, request = built_of(monkeypatch)
+  with pytest.raises(ValueError, match=told):
+    built.applied(request, [[], asked.split(', ')])
+
+
+def test_words_behind_the_length_and_classifiers_that_do_not_fit(monkeypatch):
+  built, request = built_of(monkeypatch)
+  with pytest.raises(ValueError, match='has 3 words at most'):
+    built.applied(request, [['NN[3]'], []], [3, 5])
+  assert built.applied(request, [[], ['NN[3]']], [3, 5]).guides
+  built, _ = built_of(monkeypatch, 'foods')
+  with pytest.raises(ValueError, match=r"unknown control label 'NN\[0\]'"):
+    built.applied(request, [['NN[0]'], []])
+  with pytest.raises(ValueError, match=r"both know label 'pos\[.\]'"):
+    built_of(monkeypatch, 'spans,spans')
 
 
 def test_a_tagger_is_of_tagged_texts():
