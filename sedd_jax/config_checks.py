@@ -273,6 +273,12 @@ def _check_rules(config: config_dict.ConfigDict) -> None:
       f'sampling.label_scale={config.sampling.label_scale} needs '
       'sampling.label, the label that counts'
     )
+  tagger = config.data.tagger
+  if tagger != FIELDS['data.tagger'].default and config.data.label != '@spans':
+    raise ConfigError(
+      f"data.tagger={tagger!r} is of data.label='@spans', not "
+      f'{config.data.label!r}'
+    )
   if config.data.source == 'text_file' and not config.data.path:
     raise ConfigError(
       "data.source='text_file' needs data.path, the path of the text"

@@ -10,7 +10,8 @@ import numpy as np
 
 from sedd_jax import runs, systems
 from sedd_jax.core import names
-from sedd_jax.data import marked, meanings
+from sedd_jax.data import labels as data_labels
+from sedd_jax.data import marked, meanings, spans, taggers
 from sedd_jax.evaluation import (
   conditioning,
   control,
@@ -18,6 +19,7 @@ from sedd_jax.evaluation import (
   judges,
   likelihood,
   report,
+  tagged_words,
 )
 from sedd_jax.systems import guides, vector_control
 
@@ -43,7 +45,8 @@ class Controls:
 
     Args:
       run: the generator.
-      folders: of runs of system classifier, by commas; or none.
+      folders: of runs of systems classifier and span_classifier, by commas; or
+        none.
 
     Raises:
       ValueError: another run, one of another noise, width or embeddings than
@@ -61,12 +64,31 @@ class Controls:
             f'know label {label!r}'
           )
         self.labels[label] = place
+    # That of words and phrases: two of them know the same labels.
+    self._of_spans = next(
+      (
+        place
+        for place, one in enumerate(self._classifiers)
+        if one.config.data.label == data_labels.SPANS
+      ),
+      None,
+    )
 
   @property
   def fields(self) -> list[str]:
-    """The fields of the labels."""
+    """The fields of the labels, and what whole parses are called."""
     found = dict.fromkeys(map(meanings.field_of, self.labels))
-    return [field for field in found if field]
+    parse = [] if self._of_spans is None else [spans.PARSE]
+    return [field for field in found if field] + parse
+
+  def tagger(self) -> taggers.Tagger:
+    """What tagged the texts of the classifier of words and phrases.
+
+    Raises:
+      ValueError: its library is not installed.
+    """
+    assert self._of_spans is not None
+    return taggers.make(self._classifiers[self._of_spans].config.data.tagger)
 
   def applied(
     self,
@@ -78,21 +100,29 @@ class Controls:
 
     Args:
       request: what is asked for besides.
-      wanted: labels, of each sequence those that it is to have at once.
+      wanted: labels, of each sequence those that it is to have at once, those
+        of words and phrases as `spans.read` takes them.
       lengths: tokens of each text without its marks, or None.
 
     Returns:
       The request, checked.
 
     Raises:
-      ValueError: an unknown label, two of one field, a length that does not
-        fit, and a system that takes no control.
+      ValueError: an unknown label, two of one field, words that there are not
+        or that contradict each other, a length that does not fit, and a system
+        that takes no control.
     """
     sampling = self.run.config.sampling
     options = {name: sampling[name] for name in vector_control.OPTIONS}
+    of_texts, of_spans = self._read(wanted)
+    found = self._guides(of_texts)
+    if any(of_spans):
+      room = request.length - 2
+      words = lengths or [room] * len(of_spans)
+      found.append(self._span_guide(of_spans, [min(n, room) for n in words]))
     controlled = dataclasses.replace(
       request,
-      guides=(*request.guides, *self._guides(wanted)),
+      guides=(*request.guides, *found),
       pinned=self._pinned(request.length, lengths),
       guidance_scale=sampling.guidance_scale,
       options={**request.options, **options},
@@ -102,11 +132,49 @@ class Controls:
       check(controlled)
     return controlled
 
+  def _read(
+    self, wanted: Sequence[Sequence[str]]
+  ) -> tuple[list[list[str]], list[list[spans.Fact]]]:
+    """Labels of the rows, and facts on their words."""
+    of_texts, of_spans = [], []
+    for own in wanted:
+      facts = {x: self._facts(x) for x in own}
+      of_texts.append([x for x in own if facts[x] is None])
+      of_spans.append([fact for x in own for fact in facts[x] or ()])
+      self._require_known(of_texts[-1])
+    return of_texts, of_spans
+
+  def _facts(self, label: str) -> list[spans.Fact] | None:
+    """What a label says of words, None where it is one of texts."""
+    if self._of_spans is None or label in self._texts:
+      return None
+    if label in self.labels:
+      raise ValueError(
+        f'control {label!r} says nothing of where: write NNP[0] for a word, '
+        'NP[2:5] for a phrase'
+      )
+    return spans.read(label)
+
+  @property
+  def _texts(self) -> list[str]:
+    """The labels of texts."""
+    return [x for x, place in self.labels.items() if place != self._of_spans]
+
+  def _span_guide(
+    self, wanted: Sequence[Sequence[spans.Fact]], words: Sequence[int]
+  ) -> guides.OfLabels:
+    """The guide of facts on the words of the rows."""
+    assert self._of_spans is not None
+    one = self._classifiers[self._of_spans]
+    log_label = one.experiment.system.log_label
+    assert log_label is not None
+    label = spans.numbered(wanted, one.experiment.info.labels, words)
+    return guides.OfLabels(one.params, one.aux, label, log_label)
+
   def _guides(self, wanted: Sequence[Sequence[str]]) -> list[guides.OfLabels]:
     """A guide of each classifier for its first label of the rows, and so on."""
     numbers: list[list[list[int]]] = [[] for _ in self._classifiers]
     for own in wanted:
-      self._require_known(own)
       for place, one in enumerate(self._classifiers):
         known = one.experiment.info.labels
         numbers[place].append(
@@ -129,7 +197,7 @@ class Controls:
     for label in labels:
       if label not in self.labels:
         told = (
-          names.alternatives(label, self.labels)
+          names.alternatives(label, self._texts)
           if self.labels
           else 'no classifier is given (sampling.classifier)'
         )
@@ -224,6 +292,7 @@ class Evaluation:
     wanted: for each kind the targets.
     requests: for each kind its request.
     judge: of the fluency, or None.
+    tagger: of controls of words and phrases, or None.
   """
 
   run: runs.Run
@@ -232,6 +301,7 @@ class Evaluation:
   wanted: Sequence[Sequence[control.Target]]
   requests: Sequence[systems.Request]
   judge: judges.Judge | None
+  tagger: tagged_words.Words | None
 
 
 def planned(run: runs.Run) -> Evaluation:
@@ -244,8 +314,13 @@ def planned(run: runs.Run) -> Evaluation:
   built = Controls(run, config.sampling.classifier)
   found = control.kinds(config.eval.control, built.fields)
   each = config.sampling.num_samples
+  tagger = None
+  if any(part in spans.KINDS for kind in found for part in kind):
+    tagger = tagged_words.Words(built.tagger(), run.tokenizer)
   wanted = [
-    control.targets(dataset, config.eval.split, kind, config.eval.targets)
+    control.targets(
+      dataset, config.eval.split, kind, config.eval.targets, tagger
+    )
     for kind in found
   ]
   most = each * max(map(len, wanted))
@@ -263,7 +338,7 @@ def planned(run: runs.Run) -> Evaluation:
   if config.eval.judge:
     judge = runs.judge(config.eval.judge)
     judges.require_readable(judge, run.tokenizer)
-  return Evaluation(run, plain, found, wanted, requests, judge)
+  return Evaluation(run, plain, found, wanted, requests, judge, tagger)
 
 
 def evaluate(
@@ -278,7 +353,10 @@ def evaluate(
   """
   run, config = plan.run, plan.run.config
   figures = functools.partial(
-    control.figures, tokenizer=run.tokenizer, judge=plan.judge
+    control.figures,
+    tokenizer=run.tokenizer,
+    judge=plan.judge,
+    tagger=plan.tagger,
   )
   each = config.sampling.num_samples
   unguided = run.draw(plan.plain).tokens
@@ -297,7 +375,7 @@ def evaluate(
     )
     lines = generate.rows(drawn, run.tokenizer, request, kind=name)
     for line, ids, target in zip(lines, drawn.tokens, targets):
-      found = control.successes(ids, run.tokenizer, target)
+      found = control.successes(ids, run.tokenizer, target, plan.tagger)
       rows.append({**line, 'target': dict(target), 'success': found})
   sampling = config.sampling
   result = {

@@ -160,7 +160,14 @@ FIELDS: dict[str, Field] = {
     'text_file, openwebtext: a field of .jsonl or .parquet with the labels of '
     'documents, or @file or @folder, the names of their files or folders; '
     'seq2seq: a field of the meanings that are the sources, or @meaning, all '
-    'of them by turns; empty: none.',
+    'of them by turns, or @spans, parts of speech and phrases of the targets; '
+    'empty: none.',
+  ),
+  'data.tagger': Field(
+    'textblob',
+    'data.label=@spans: what tags the words; spacy:PIPELINE is one of spaCy.',
+    'sedd_jax.data.taggers:TAGGERS',
+    True,
   ),
   'data.seq_len': Field(1024, 'Tokens a sequence.', '> 0'),
   'data.limit': Field(
@@ -357,8 +364,8 @@ FIELDS: dict[str, Field] = {
   'eval.control': Field(
     '',
     'Mode evaluate: the success of control in place of the split: fields of '
-    'the labels of sampling.classifier, and length, by commas; several at once '
-    'joined by +, as in food+length.',
+    'the labels of sampling.classifier, pos, span and parse, and length, by '
+    'commas; several at once joined by +, as in food+length.',
   ),
   'eval.targets': Field(
     50,
@@ -455,12 +462,13 @@ FIELDS: dict[str, Field] = {
   'sampling.control': Field(
     '',
     'Vectors: a label that samples have by gradients of sampling.classifier, '
-    'as field[value]; several at once as a JSON list.',
+    'as field[value], or of its words: NNP[0], NP[2:5], pos: DT * VBZ, parse: '
+    'NP[0:2] VP[2:5]; several at once as a JSON list.',
   ),
   'sampling.classifier': Field(
     '',
-    'Vectors: the folder of a run of system classifier, begun from this run; '
-    'several by commas.',
+    'Vectors: the folder of a run of system classifier or span_classifier, '
+    'begun from this run; several by commas.',
   ),
   'sampling.control_length': Field(
     0,

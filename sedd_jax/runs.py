@@ -147,6 +147,7 @@ class Experiment:
       validation_fraction=data.validation_fraction,
       test_fraction=data.test_fraction,
       label=data.label,
+      tagger=data.tagger,
       known=self._labels,
       pairs={name: data[name] for name in pipeline.PAIR_FIELDS},
     )

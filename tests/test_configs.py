@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from sedd_jax import config_checks, flags, runs
+from sedd_jax.data import labels
+from sedd_jax.data.tokenizers import words_file
 from sedd_jax.training import loop, optimizer, state, step
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / 'configs'
@@ -26,6 +28,7 @@ RECIPES = (
   *('qqp_diffuseq', 'simplification_diffuseq', 'qqp_diffuseq_small'),
   *('qqp_ar_small', 'qqp_diffuser_small', 'simplification_diffuser'),
   *('e2e_control_classifier', 'e2e_control_classifier_small', 'e2e_ar_small'),
+  *('e2e_control_tags', 'e2e_control_tags_small'),
 )
 # Those without a paper's recipe behind them.
 OWN = (
@@ -34,6 +37,7 @@ OWN = (
   *('text_file_absorb_gpt2', 'text_file_mdlm_gpt2', 'text_file_ar_gpt2'),
   *('toy_diffuser', 'jfleg_diffuser'),
   *('e2e_diffusion_lm_small', 'e2e_control_classifier_small', 'e2e_ar_small'),
+  'e2e_control_tags_small',
   *('qqp_diffuseq_small', 'qqp_ar_small', 'qqp_diffuser_small'),
   'simplification_diffuser',
 )
@@ -171,10 +175,10 @@ def test_two_systems_simplify_the_same_pairs():
 
 
 @pytest.mark.parametrize('size', ['', '_small'])
-def test_a_classifier_has_the_noise_and_the_texts_of_its_generator(size):
-  generator, classifier = (
-    load(f'e2e_{name}{size}') for name in ('diffusion_lm', 'control_classifier')
-  )
+@pytest.mark.parametrize('name', ['control_classifier', 'control_tags'])
+def test_a_classifier_has_the_noise_and_the_texts_of_its_generator(name, size):
+  generator = load(f'e2e_diffusion_lm{size}')
+  classifier = load(f'e2e_{name}{size}')
   assert classifier.init_from == f'runs/e2e_diffusion_lm{size}'
   differ = config_checks.differences(generator, classifier)
   assert not [path for path in differ if path.startswith('schedule')]
@@ -200,7 +204,11 @@ def test_a_recipe_makes_a_step(name, tiny_text, tmp_path):
   config.data.update({'validation_path': '', 'test_path': ''})
   config.sampling.pairs = ''
   config.data.seq_len = 16
-  if config.data.tokenizer != 'text8':
+  if config.data.label == labels.SPANS:
+    (tmp_path / 'words.txt').write_text(words_file({'sat': 1, 'cat': 1}, 0))
+    config.data.tokenizer = str(tmp_path)
+    config.data.tagger = 'tests.toy_tagger:tagger'
+  elif config.data.tokenizer != 'text8':
     config.data.tokenizer = 'bytes'
   config.training.batch_size = 2
   config.training.accumulation = min(config.training.accumulation, 2)

@@ -47,7 +47,7 @@ def starts(
   indices: ArrayLike,
   num_starts: int,
   *,
-  stream: int = 0,
+  stream: ArrayLike = 0,
 ) -> np.ndarray:
   """First tokens of the crops of one step.
 
@@ -56,7 +56,8 @@ def starts(
     step: of training, from 0 to 2**64 - 1.
     indices: `[n]` places in the global batch, from 0 to 2**32 - 1.
     num_starts: places that a crop can begin at.
-    stream: below 2**32; others draw of the same index something else.
+    stream: below 2**32, one or `[n]`; others draw of the same index something
+      else.
 
   Returns:
     `[n]` int64, uniform on 0 to num_starts - 1 (to one part in

@@ -18,6 +18,8 @@ from sedd_jax.data.errors import DataError
 FILE, FOLDER = '@file', '@folder'
 # Of pairs: all fields of the meanings that are their sources (`meanings`).
 MEANING = '@meaning'
+# Of pairs: the tags and phrases of the targets' words (`tagged`).
+SPANS = '@spans'
 # A field of other things, such as titles, has more values.
 MAX_LABELS = 1024
 # In place of a label's number.

@@ -22,6 +22,8 @@ from sedd_jax.data import (
   packing,
   seq2seq,
   shards,
+  tagged,
+  taggers,
   tokenizers,
 )
 from sedd_jax.data.errors import DataError
@@ -201,7 +203,9 @@ class Dataset:
     }
 
 
-AnyDataset = Dataset | seq2seq.PairDataset | meanings.LabelledPairs
+AnyDataset = (
+  Dataset | seq2seq.PairDataset | meanings.LabelledPairs | tagged.TaggedPairs
+)
 
 
 def load(
@@ -214,6 +218,7 @@ def load(
   validation_fraction: float = 0.05,
   test_fraction: float = 0.0,
   label: str = '',
+  tagger: str = 'textblob',
   known: Sequence[str] | None = None,
   pairs: Mapping[str, Any] | None = None,
 ) -> AnyDataset:
@@ -232,7 +237,8 @@ def load(
       own, at its end, or before the test split.
     test_fraction: share of the test split at the end of such a corpus.
     label: where documents' labels are, as `documents.read_documents` takes it,
-      of pairs as `meanings.LabelledPairs`; '' for none.
+      of pairs as `meanings.LabelledPairs`, or `labels.SPANS`; '' for none.
+    tagger: of the latter, as `taggers.make` takes it.
     known: the labels of a run in the order of their numbers; None: those of
       the corpus, by the alphabet.
     pairs: of source 'seq2seq' what `seq2seq.load` takes besides:
@@ -255,6 +261,8 @@ def load(
     raise DataError(f'data.limit is {limit}, not 0 or above')
   _check_label(label, source)
   if source == corpora.PAIRS:
+    # It is told before anything is read where there is none.
+    made = taggers.make(tagger) if label == labels.SPANS else None
     pairs_read = seq2seq.load(
       path=path,
       tokenizer=tokenizer,
@@ -264,6 +272,8 @@ def load(
       test_fraction=test_fraction,
       **(pairs or {}),
     )
+    if made is not None:
+      return tagged.TaggedPairs(pairs_read, made, known)
     return (
       meanings.LabelledPairs(pairs_read, label, known) if label else pairs_read
     )
@@ -310,10 +320,11 @@ def _check_label(label: str, source: str) -> None:
     )
   if source != corpora.PAIRS:
     labels.is_field(label)
-  elif label.startswith('@') and label != labels.MEANING:
+  elif label.startswith('@') and label not in (labels.MEANING, labels.SPANS):
     raise DataError(
       f'data.label={label!r}: of pairs it is a field of the meanings that are '
-      f'their sources, or {labels.MEANING} for all'
+      f'their sources, or {labels.MEANING} for all, or {labels.SPANS}, the '
+      'tags and phrases of their targets'
     )
 
 

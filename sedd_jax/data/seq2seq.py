@@ -172,6 +172,16 @@ class PairDataset:
     )
     return sources, targets
 
+  def target_ids(self, split: str) -> list[np.ndarray]:
+    """The ids of each row's target without marks, as far as batches have them.
+
+    Raises:
+      ValueError: where sources stand in the same sequence.
+    """
+    if self.layout == 'joint':
+      raise ValueError("targets are cut by their sources: data.layout='joint'")
+    return [ids[: self.seq_len - 2] for ids in self._of(split).targets]
+
   def was_cut(self, split: str) -> np.ndarray:
     """Whether each row lost tokens, of its source or its target, bool."""
     rows = self._of(split)

@@ -2,7 +2,9 @@
 
 As arXiv 2205.14217 evaluates it (section 6): of a field, whether its value
 stands in the text; of a length, whether the text is at most 2 tokens shorter or
-longer; fluency is -log p a token under another model, a judge.
+longer; of parts of speech, the share of words that have theirs; of a span,
+whether a tagger finds that phrase; of a parse, F1 of its phrases.  Fluency is
+-log p a token under another model, a judge.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from sedd_jax.core import names
-from sedd_jax.data import meanings, tokenizers
-from sedd_jax.evaluation import judges, likelihood
+from sedd_jax.data import meanings, spans, tokenizers
+from sedd_jax.evaluation import judges, likelihood, tagged_words
 
 # The kind of control that needs no classifier.
 LENGTH = 'length'
 # Tokens that a length may be off.
 TOLERANCE = 2
 
-# What is wanted of a sample: field to value, and 'length' to a number.
+# What is wanted of a sample: field to value, 'length' to a number, and 'pos',
+# 'span' and 'parse' to what `spans` writes of words.
 Target = Mapping[str, Any]
 
 
@@ -27,7 +30,8 @@ def kinds(text: str, known: Sequence[str]) -> list[tuple[str, ...]]:
   """The controls that are evaluated, each of one part or several.
 
   Args:
-    text: of `eval.control`: fields and 'length', by commas, together with '+'.
+    text: of `eval.control`: fields (of words and phrases 'pos', 'span' and
+      'parse') and 'length', by commas, together with '+'.
     known: the fields that there are.
 
   Raises:
@@ -54,53 +58,74 @@ def kinds(text: str, known: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def targets(
-  dataset: Any, split: str, kind: Sequence[str], count: int
+  dataset: Any,
+  split: str,
+  kind: Sequence[str],
+  count: int,
+  tagger: tagged_words.Words | None = None,
 ) -> list[dict[str, Any]]:
   """What texts of a split are like, in those parts.
 
   Args:
-    dataset: pairs whose sources are meanings.
+    dataset: pairs, whose sources are meanings where fields are asked for.
     split: of them.
-    kind: fields, and 'length' for the tokens of a text without its marks.
+    kind: fields, 'length' for the tokens of a text without its marks, and those
+      of words and phrases.  A span is one of several words if there is any, of
+      another place in each text.
     count: targets at most, evenly spread over the rows that have all fields.
+    tagger: of words and phrases.
 
   Raises:
-    ValueError: other data, or no row with those fields.
+    ValueError: other data, or no row with those fields, or with phrases.
   """
   if getattr(dataset, 'layout', '') != 'target':
     raise ValueError(
       "eval.control takes its targets from pairs: data.source='seq2seq' with "
       f"data.layout='target', not {dataset.info.name!r} of another layout"
     )
-  rows, longest = [], dataset.seq_len - 2
+  rows = []
   pairs = dataset.pairs(split)
   read: dict[int, dict[str, str]] = {}
-  fields = [part for part in kind if part != LENGTH]
-  for i, j in dataset.places(split).tolist():
+  of_words = [part for part in kind if part in spans.KINDS]
+  fields = [part for part in kind if part not in (LENGTH, *of_words)]
+  for row, (i, _) in enumerate(dataset.places(split).tolist()):
     if fields and i not in read:
       read[i] = meanings.facts(pairs[i].source, pairs[i].id)
     if all(field in read[i] for field in fields):
-      rows.append((i, j))
+      rows.append((row, i))
   if not rows:
     raise ValueError(f'no text of the {split} split has {" and ".join(fields)}')
   found = []
+  texts = dataset.target_ids(split)
   for place in likelihood.evaluated_indices(len(rows), count):
-    i, j = rows[place]
+    row, i = rows[place]
     target: dict[str, Any] = {field: read[i][field] for field in fields}
     if LENGTH in kind:
-      ids = dataset.info.tokenizer.encode(pairs[i].targets[j])
-      target[LENGTH] = min(len(ids), longest)
+      target[LENGTH] = len(texts[row])
+    if of_words:
+      assert tagger is not None
+      said = tagger(texts[row], pairs[i].id)
+      if not said.phrases and set(of_words) - {spans.POS}:
+        continue
+      target |= {
+        part: tagged_words.WRITTEN[part](said, row) for part in of_words
+      }
     found.append(target)
+  if not found:
+    raise ValueError(f'no text of the {split} split that is tried has phrases')
   return found
 
 
 def labels_of(target: Target) -> list[str]:
   """The labels that a target asks for, its length apart."""
   return [
-    meanings.label_of(field, value)
-    for field, value in target.items()
-    if field != LENGTH
+    _LABELS.get(part, '{0}[{1}]').format(part, value)
+    for part, value in target.items()
+    if part != LENGTH
   ]
+
+
+_LABELS = {spans.SPAN: '{1}', spans.POS: '{0}: {1}', spans.PARSE: '{0}: {1}'}
 
 
 def text_ids(ids: np.ndarray, tokenizer: Any) -> np.ndarray:
@@ -136,23 +161,31 @@ def has_words(text: str, value: str) -> bool:
 
 
 def successes(
-  ids: np.ndarray, tokenizer: Any, target: Target
-) -> dict[str, bool]:
-  """Which parts of a target a sample has.
+  ids: np.ndarray,
+  tokenizer: Any,
+  target: Target,
+  tagger: tagged_words.Words | None = None,
+) -> dict[str, float]:
+  """Which parts of a target a sample has, or how much of them.
 
   Args:
     ids: `[length]`.
     tokenizer: a `data.marked.Marked`.
     target: what was asked for.
+    tagger: of words and phrases.
   """
   own = text_ids(ids, tokenizer)
   text = tokenizer.text(own)
-  return {
-    part: abs(len(own) - wanted) <= TOLERANCE
-    if part == LENGTH
-    else has_words(text, wanted)
-    for part, wanted in target.items()
-  }
+  found: dict[str, float] = {}
+  for part, wanted in target.items():
+    if part in tagged_words.MEASURED:
+      assert tagger is not None
+      found[part] = tagged_words.MEASURED[part](tagger(own), wanted)
+    elif part == LENGTH:
+      found[part] = abs(len(own) - wanted) <= TOLERANCE
+    else:
+      found[part] = has_words(text, wanted)
+  return found
 
 
 def figures(
@@ -160,6 +193,7 @@ def figures(
   wanted: Sequence[Target],
   tokenizer: Any,
   judge: judges.Judge | None,
+  tagger: tagged_words.Words | None = None,
 ) -> dict[str, Any]:
   """How often samples have all that was asked for, each part, and fluency.
 
@@ -168,21 +202,25 @@ def figures(
     wanted: their targets, those of the same one together, equally many.
     tokenizer: a `data.marked.Marked`.
     judge: for the fluency; None leaves it out.
+    tagger: of words and phrases.
 
   Returns:
-    A JSON-able dict: success, its standard_error over the targets (None of one
-    alone), parts, mean_length, and what `fluency` says.
+    A JSON-able dict: success, of a sample that of its least part, its
+    standard_error over the targets (None of one alone), parts, mean_length, and
+    what `fluency` says.
   """
   each = [
-    successes(ids, tokenizer, target) for ids, target in zip(samples, wanted)
+    successes(ids, tokenizer, target, tagger)
+    for ids, target in zip(samples, wanted)
   ]
-  by_target: dict[int, list[bool]] = {}
-  for target, found in zip(wanted, each):
-    by_target.setdefault(id(target), []).append(all(found.values()))
+  least = [min(found.values()) for found in each]
+  by_target: dict[int, list[float]] = {}
+  for target, found in zip(wanted, least):
+    by_target.setdefault(id(target), []).append(found)
   means = np.array([np.mean(found) for found in by_target.values()])
   return {
     'num_samples': len(each),
-    'success': float(np.mean([all(found.values()) for found in each])),
+    'success': float(np.mean(least)),
     'standard_error': float(means.std(ddof=1) / np.sqrt(len(means)))
     if len(means) > 1
     else None,
@@ -258,6 +296,7 @@ def table(name: str, result: Mapping[str, Any]) -> str:
     f'{result["split"]} split, {result["samples_per_target"]} samples each, '
     f'{result["method"]} in {result["steps"]} steps; {told}. Success: the '
     'words of the value stand in the text; the length is off by at most '
-    f'{TOLERANCE}.'
+    f'{TOLERANCE}; pos: the share of words with their tags; span: the phrase '
+    'is found; parse: F1 of phrases.'
   )
   return '\n'.join(lines) + '\n'

@@ -6,6 +6,7 @@ They see no process.
 from sedd_jax.models import bert_weights, edits, heads, pretrained
 from sedd_jax.models.bert import Bert
 from sedd_jax.models.embedding_bert import EmbeddingBert
+from sedd_jax.models.span_classifier import SpanClassifier
 from sedd_jax.models.transformer import DiffusionTransformer
 from sedd_jax.models.vector_classifier import VectorClassifier
 
@@ -14,6 +15,7 @@ MODELS = {
   'transformer': DiffusionTransformer,
   'embedding_bert': EmbeddingBert,
   'vector_classifier': VectorClassifier,
+  'span_classifier': SpanClassifier,
 }
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
   'Bert',
   'DiffusionTransformer',
   'EmbeddingBert',
+  'SpanClassifier',
   'VectorClassifier',
   'bert_weights',
   'edits',

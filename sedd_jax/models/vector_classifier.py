@@ -20,12 +20,11 @@ from sedd_jax.models.embedding_bert import (
 )
 
 
-class VectorClassifier(nn.Module):
-  """Logits of labels, of a text as noisy vectors.
+class VectorReader(nn.Module):
+  """What classifiers of noisy vectors have: blocks on a text behind the time.
 
-  The time stands before the text; the mean of all places says the labels.  The
-  original looks the time up in a table of 200 steps; here it goes through
-  sinusoids, and any chain's steps will do.
+  The time stands before the text.  The original looks it up in a table of 200
+  steps; here it goes through sinusoids, and any chain's steps will do.
 
   Attributes:
     num_labels: labels.
@@ -57,14 +56,23 @@ class VectorClassifier(nn.Module):
   remat: bool = False
   attention: str = 'auto'
 
-  # `systems.parts` tells by these which system it is for.
+  # `systems.parts` tells by it, and by what they give, whose networks they are.
   takes_vectors = True
-  gives_labels = True
 
   @property
   def max_length(self) -> int:
     """The longest text."""
     return self.max_positions
+
+
+class VectorClassifier(VectorReader):
+  """Logits of labels, of a text as noisy vectors, by the mean of all places.
+
+  Attributes:
+    num_labels: labels, and all else as of `VectorReader`.
+  """
+
+  gives_labels = True
 
   @nn.compact
   def __call__(
@@ -89,30 +97,55 @@ class VectorClassifier(nn.Module):
     Raises:
       ValueError: for shapes that do not fit; before compilation.
     """
-    require_sizes(self)
-    require_inputs(self, x_t, time, valid)
-    batch, length, size = x_t.shape
-    positions = self.param(
-      'positions',
-      nn.initializers.normal(0.02),
-      (self.max_positions + 1, self.hidden_size),
-      'float32',
-    )
-    up = Between(4 * size, self.hidden_size, self.dtype, name='up')
-    prefix = TimeEmbedding(self.hidden_size, self.cond_size, name='time')
-    h = up(x_t).astype('float32')
-    h = jnp.concatenate([prefix(time), h], axis=1)
-    h = bert.norm('norm')(h + positions[None, : length + 1])
-    if valid is not None:
-      valid = jnp.concatenate([jnp.ones((batch, 1), bool), valid], axis=1)
-    if dropout_keys is not None:
-      keys = keys_lib.folded(dropout_keys, 2 * self.num_layers)
-      h = layers.dropout(h, keys, self.dropout)
-    blocks = blocks_of(self, name='blocks')
-    numbers = jnp.arange(self.num_layers, dtype=jnp.int32)
-    h, _ = blocks(h, numbers, time, valid, dropout_keys)
+    h = states(self, x_t, time, valid, dropout_keys)
     # BERT's pooler, and a linear map, of all places: read at one alone, it
     # learns by attention only, and may stand still for thousands of steps.
     head = Between(self.hidden_size, self.num_labels, name='head')
-    seen = None if valid is None else valid[..., None]
+    seen = None
+    if valid is not None:
+      seen = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)[..., None]
     return head(jnp.mean(h, axis=1, where=seen)).astype('float32')
+
+
+def states(
+  network: VectorReader,
+  x_t: Array,
+  time: Array,
+  valid: Array | None,
+  dropout_keys: Array | None,
+) -> Array:
+  """What the blocks say, of the time and of each vector behind it.
+
+  Args:
+    network: a `VectorReader`, inside its own call.
+    x_t, time, valid, dropout_keys: of that call.
+
+  Returns:
+    `[batch, 1 + length, hidden_size]` float32.
+
+  Raises:
+    ValueError: for shapes that do not fit; before compilation.
+  """
+  require_sizes(network)
+  require_inputs(network, x_t, time, valid)
+  batch, length, size = x_t.shape
+  positions = network.param(
+    'positions',
+    nn.initializers.normal(0.02),
+    (network.max_positions + 1, network.hidden_size),
+    'float32',
+  )
+  up = Between(4 * size, network.hidden_size, network.dtype, name='up')
+  prefix = TimeEmbedding(network.hidden_size, network.cond_size, name='time')
+  h = up(x_t).astype('float32')
+  h = jnp.concatenate([prefix(time), h], axis=1)
+  h = bert.norm('norm')(h + positions[None, : length + 1])
+  if valid is not None:
+    valid = jnp.concatenate([jnp.ones((batch, 1), bool), valid], axis=1)
+  if dropout_keys is not None:
+    keys = keys_lib.folded(dropout_keys, 2 * network.num_layers)
+    h = layers.dropout(h, keys, network.dropout)
+  blocks = blocks_of(network, name='blocks')
+  numbers = jnp.arange(network.num_layers, dtype=jnp.int32)
+  h, _ = blocks(h, numbers, time, valid, dropout_keys)
+  return h

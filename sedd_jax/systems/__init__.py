@@ -14,6 +14,7 @@ from sedd_jax.systems import (
   masked_diffusion,
   multinomial,
   sedd,
+  span_classifier,
 )
 from sedd_jax.systems.base import (
   Bound,
@@ -36,6 +37,7 @@ SYSTEMS = {
   'diffusion_lm': diffusion_lm.make,
   'diffuseq': diffuseq.make,
   'classifier': classifier.make,
+  'span_classifier': span_classifier.make,
 }
 
 __all__ = [

@@ -20,7 +20,7 @@ class Loss(NamedTuple):
   Attributes:
     nats: `[batch]`, the example's loss summed over its tokens, in nats.
     weight: `[batch]`, the number of tokens that the loss is about; of a
-      classifier that of labels, 0 or 1.
+      classifier 1, or 0 of a text without labels.
     terms: name to `(sum, weight)`, both `[batch]`: parts worth logging in nats.
     stats: pytree of `[batch, ...]` that `System.update_aux` consumes.
   """
@@ -153,7 +153,8 @@ class System:
       averaged parameters it is given; raises ValueError where they do not fit.
       None for a system that takes weights to go on from.
     log_label: `(params, aux, x_t, step [n], label [n]) -> log p(label | x_t)
-      [n]` of a classifier, 0 where the label is below 0; or None.
+      [n]` of a classifier, 0 where the label is below 0 (of words and phrases
+      `[n, facts, 3]`, see `data.spans.numbered`); or None.
   """
 
   init: Callable[..., Any]

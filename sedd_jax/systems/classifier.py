@@ -22,10 +22,10 @@ from sedd_jax.processes import Gaussian, partial
 from sedd_jax.systems import base, embedding_bound, parts
 
 # Steps are told to the network as 1000 t / T.
-_TIME_SCALE = 1000.0
+TIME_SCALE = 1000.0
 
 # Places of an example's noise, apart from its dropout, which has 1.
-_FIRST, _DROPOUT, _NOISE = 0, 1, 2
+_FIRST, DROPOUT, _NOISE = 0, 1, 2
 
 
 def examples() -> tuple[dict[str, Any], ...]:
@@ -61,11 +61,8 @@ def make(config: Any, data_info: Any) -> base.System:
       f'system {config.system.name} learns labels, and the data has none: set '
       'data.label'
     )
-  if not config.init_from:
-    raise ValueError(
-      f'system {config.system.name} needs init_from, the folder of the run '
-      'that it is to guide'
-    )
+  parts.require_labels(config, of_spans=False)
+  require_generator(config)
   process = Gaussian.of(parts.make_schedule(config, GaussianSteps))
   network = parts.make_network(
     config,
@@ -81,7 +78,7 @@ def make(config: Any, data_info: Any) -> base.System:
   )
 
   def log_probs(params, x_t, step, valid=None, dropout_keys=None):
-    time = _TIME_SCALE / process.num_steps * step.astype(jnp.float32)
+    time = TIME_SCALE / process.num_steps * step.astype(jnp.float32)
     logits = network.apply(
       {'params': params}, x_t.astype(jnp.float32), time, valid, dropout_keys
     )
@@ -98,7 +95,7 @@ def make(config: Any, data_info: Any) -> base.System:
     u = draw_times(key, batch['index'], batch['count'])
     dropout_keys = None
     if config.model.dropout:
-      dropout_keys = keys_lib.folded(keys, _DROPOUT)
+      dropout_keys = keys_lib.folded(keys, DROPOUT)
 
     def told(x_t, step):
       return log_probs(params, x_t, step, valid, dropout_keys)
@@ -107,6 +104,41 @@ def make(config: Any, data_info: Any) -> base.System:
     found = noisy(told, clean, keys, u, given, process=process)
     label, counted = batch['label'], parts.counted(tokens, valid, given)
     return label_loss(found, label, counted, groups)
+
+  def log_label(params, aux, x_t, step, label):
+    del aux
+    found = log_probs(params, x_t, step)
+    own = jnp.take_along_axis(found, jnp.maximum(label, 0)[:, None], 1)[:, 0]
+    return jnp.where(label >= 0, own, 0)
+
+  return base.System(
+    init=init,
+    loss=loss,
+    bits_of=None,
+    frozen=taker(config, process, shape),
+    log_label=log_label,
+  )
+
+
+def require_generator(config: Any) -> None:
+  """Raises ValueError for a classifier of no run's vectors."""
+  if not config.init_from:
+    raise ValueError(
+      f'system {config.system.name} needs init_from, the folder of the run '
+      'that it is to guide'
+    )
+
+
+def taker(
+  config: Any, process: Gaussian, shape: tuple[int, int]
+) -> Callable[[Any, Any], dict[str, np.ndarray]]:
+  """`System.frozen` of a classifier: it takes the generator's embeddings.
+
+  Args:
+    config: of the classifier.
+    process: its noise.
+    shape: of the embeddings.
+  """
 
   def frozen(other, params):
     schedule = _schedule_of(other)
@@ -125,19 +157,7 @@ def make(config: Any, data_info: Any) -> base.System:
       )
     return {'embedding': np.asarray(table, np.float32)}
 
-  def log_label(params, aux, x_t, step, label):
-    del aux
-    found = log_probs(params, x_t, step)
-    own = jnp.take_along_axis(found, jnp.maximum(label, 0)[:, None], 1)[:, 0]
-    return jnp.where(label >= 0, own, 0)
-
-  return base.System(
-    init=init,
-    loss=loss,
-    bits_of=None,
-    frozen=frozen,
-    log_label=log_label,
-  )
+  return frozen
 
 
 def noisy(
@@ -152,7 +172,7 @@ def noisy(
   """What a classifier says of texts at one step each, from 0 to T.
 
   Args:
-    told_fn: `(x_t [batch, length, size], step [batch]) -> [batch, labels]`.
+    told_fn: `(x_t [batch, length, size], step [batch]) -> [batch, ...]`.
     clean: `[batch, length, size]`, the embeddings.
     keys: typed keys `[batch]`.
     u: `[batch]`, uniform on [0, 1): the step is floor(u (T + 1)); at step 0 the
@@ -161,7 +181,7 @@ def noisy(
     process: the noise.
 
   Returns:
-    `[batch, labels]`.
+    What told_fn says.
   """
   last = process.num_steps
   step = jnp.minimum(jnp.floor(u * (last + 1)).astype(jnp.int32), last)

@@ -22,7 +22,7 @@ class OfLabels:
   Attributes:
     params: its parameters.
     aux: what it carries besides.
-    label: `[n]` int32, below 0 for none; one a sequence.
+    label: `[n, ...]` int32, one a sequence, as `log_label` takes it.
     log_label: see `base.System`.
   """
 

@@ -15,6 +15,7 @@ from jax import Array
 from sedd_jax import losses, models, noise_schedules, processes
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import names, shapes, times
+from sedd_jax.data import labels as data_labels
 from sedd_jax.processes import mutual_information
 from sedd_jax.systems import base
 
@@ -37,7 +38,11 @@ def labels_of(config: Any, data_info: Any) -> Labels:
   Args:
     config: the whole config; reads training.label_dropout.
     data_info: may have `labels`, their names.
+
+  Raises:
+    ValueError: labels of words and phrases, which are none of texts.
   """
+  require_labels(config, of_spans=False)
   number = len(getattr(data_info, 'labels', ()))
   return Labels(number, config.training.label_dropout if number else 0.0)
 
@@ -240,6 +245,25 @@ def require_no_labels(config: Any, data_info: Any) -> None:
     )
 
 
+def require_labels(config: Any, *, of_spans: bool) -> None:
+  """Raises ValueError for labels of another kind than a system's.
+
+  Args:
+    config: the whole config; data.label is read.
+    of_spans: whether they are those of words and phrases (`data.tagged`), not
+      of texts.
+  """
+  if (config.data.label == data_labels.SPANS) != of_spans:
+    told = 'words and phrases' if of_spans else 'texts'
+    use = (
+      f'set it to {data_labels.SPANS!r}' if of_spans else 'use span_classifier'
+    )
+    raise ValueError(
+      f'system {config.system.name} is of labels of {told}, not of '
+      f'data.label={config.data.label!r}: {use}'
+    )
+
+
 def label_of(batch: Mapping[str, Any]) -> Array | None:
   """The label of each token, `[batch, length]`; None where there are none."""
   label = batch.get('label')
@@ -360,7 +384,7 @@ def make_network(
   causal: bool = False,
   num_labels: int = 0,
   vectors: bool = False,
-  gives_labels: bool = False,
+  gives_labels: bool | str = False,
 ) -> Any:
   """The network of `config.model`.
 
@@ -370,7 +394,8 @@ def make_network(
     causal: whether a position sees those before it alone.
     num_labels: labels that a token may have, or that are told.
     vectors: it takes noisy vectors, as `EmbeddingBert`, and not tokens.
-    gives_labels: it tells labels, as `VectorClassifier`.
+    gives_labels: it tells labels, as `VectorClassifier`; 'spans': of words and
+      phrases, as `SpanClassifier`.
 
   Returns:
     A Linen module with `__call__` and `features`, as `DiffusionTransformer`, or
@@ -421,8 +446,8 @@ def make_network(
   return network
 
 
-def _kind_of(network: Any) -> tuple[bool, bool]:
-  """Whether a network takes vectors, and whether it tells labels."""
+def _kind_of(network: Any) -> tuple[bool, bool | str]:
+  """Whether a network takes vectors, and whether it tells labels, of what."""
   return (
     getattr(network, 'takes_vectors', False),
     getattr(network, 'gives_labels', False),

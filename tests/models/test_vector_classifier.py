@@ -29,8 +29,8 @@ def network():
   return model, params, x_t, time
 
 
-def test_the_time_stands_before_and_the_mean_says_the_labels(network):
-  model, params, x_t, time = network
+def states(params, x_t, time):
+  """What the blocks say of the time and of each vector."""
   angle = time[:, None] * 10_000 ** (-np.arange(4) / 4)
   u = np.concatenate([np.cos(angle), np.sin(angle)], -1)
   u = linear(u, params['time']['inner'])
@@ -44,9 +44,15 @@ def test_the_time_stands_before_and_the_mean_says_the_labels(network):
   for layer in range(2):
     weights = jax.tree.map(lambda w, n=layer: w[n], params['blocks'])
     h, _ = block.apply({'params': weights}, h, jnp.int32(layer), time)
+  return np.asarray(h)
+
+
+def test_the_time_stands_before_and_the_mean_says_the_labels(network):
+  model, params, x_t, time = network
   found = model.apply({'params': params}, x_t, time)
   assert found.shape == (2, 3) and found.dtype == 'float32'
-  expected = between(np.asarray(h).mean(1), params['head'])
+  h = states(params, x_t, time)
+  expected = between(h.mean(1), params['head'])
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -6,12 +6,14 @@ import jax
 import numpy as np
 
 from sedd_jax import config_checks, default_config, systems
+from sedd_jax.data import labels
 
 VOCAB = 7
 LENGTH = 6
 INFO = types.SimpleNamespace(
   vocab_size=VOCAB, token_counts=lambda: np.arange(1, VOCAB + 1)
 )
+SPAN_LABELS = ('pos[A]', 'pos[B]', 'span[]', 'span[P]', 'span[Q]')
 LABELS = ('kind[a]', 'kind[b]', 'size[c]', 'size[d]', 'size[e]')
 
 
@@ -49,7 +51,9 @@ def made(config):
   """The system of a config; of data with labels where it says so."""
   info = INFO
   if config.data.label:
-    info = types.SimpleNamespace(**vars(INFO), labels=LABELS)
+    of_spans = config.data.label == labels.SPANS
+    named = SPAN_LABELS if of_spans else LABELS
+    info = types.SimpleNamespace(**vars(INFO), labels=named)
   return systems.make(config, info)
 
 
@@ -63,6 +67,14 @@ def batch_of(rows, seed=0, **changes):
     'count': np.int32(rows),
   }
   return {**batch, **changes}
+
+
+def label_of(config, rows):
+  """Labels of texts, or of words and phrases of their first four tokens."""
+  if config.data.label != labels.SPANS:
+    return np.arange(rows, dtype=np.int32) % len(LABELS)
+  facts = np.array([[0, 1, 0], [2, 4, 3], [1, 4, 2], [0, 1, -1]], np.int32)
+  return np.stack([np.roll(facts, i, axis=0)[:3] for i in range(rows)])
 
 
 def started(system):

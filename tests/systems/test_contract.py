@@ -31,7 +31,7 @@ def batch_of(config, rows=4, **changes):
   given = np.zeros((rows, small.LENGTH), bool)
   batch = small.batch_of(rows, given=given, **changes)
   if config.data.label:
-    batch['label'] = np.arange(rows, dtype=np.int32) % len(small.LABELS)
+    batch['label'] = small.label_of(config, rows)
   return batch
 
 
