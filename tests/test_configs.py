@@ -218,10 +218,12 @@ def test_a_recipe_makes_a_step(name, tiny_text, tmp_path):
   updates = optimizer.make(**config.optimizer)
   # Drawn by numpy: what draws them takes as long to compile as the step.
   rng = np.random.default_rng(0)
-  params, aux = jax.tree.map(
+  params, _ = jax.tree.map(
     lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype),
     jax.eval_shape(system.init, jax.random.key(0)),
   )
+  # Noise may be part of it, which cannot be any numbers.
+  aux = jax.jit(lambda key: system.init(key)[1])(jax.random.key(0))
   start = state.create(lambda key: (params, aux), updates, config.seed)
   make_step = functools.partial(
     step.train_step,
