@@ -386,8 +386,8 @@ FIELDS: dict[str, Field] = {
   'sampling.steps': Field(128, 'Reverse steps.', '> 0'),
   'sampling.temperature': Field(
     1.0,
-    'first_hitting, confidence, margin, entropy, nucleus: what logits are '
-    "divided by; 1: the model's own law.",
+    'first_hitting, confidence, margin, entropy, remasking, nucleus: what '
+    "logits are divided by; 1: the model's own law.",
     '> 0',
   ),
   'sampling.top_p': Field(

@@ -354,8 +354,10 @@ def _told(error: BaseException) -> str:
 def _one_line(error: BaseException) -> str:
   """An exception's text on one line, without the config that may be in it."""
   # A KeyError's own text is the repr of what it was given.
-  told = error.args[0] if isinstance(error, KeyError) else error
-  text = ' '.join(str(told).replace('\\n', ' ').split())
+  text = str(error.args[0] if isinstance(error, KeyError) else error)
+  if 'Other fields present:' in text:
+    text = text.replace('\\n', ' ')
+  text = ' '.join(text.split())
   start, dump, rest = text.partition(' Other fields present:')
   _, hint, hinted = rest.partition('Did you mean')
   return start + (f' {hint}{hinted}' if dump and hint else '')

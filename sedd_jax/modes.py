@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 import sys
@@ -587,16 +588,22 @@ def _requests(experiment: runs.Experiment, *, free: bool) -> list[_Asked]:
   wanted = [lines]
   if free and any(map(_kept, lines)):
     wanted.insert(0, [{}])
+
+  def request_of(place: int, line: Mapping[str, Any]) -> Any:
+    try:
+      return experiment.request(
+        count, first=place * count, record_path=True, **line
+      )
+    except ValueError as error:
+      if not sampling.prompts:
+        raise
+      raise ValueError(
+        f'{sampling.prompts}, prompt {place + 1}: {error}'
+      ) from error
+
   asked = [
     _Asked(
-      generate.joined(
-        [
-          experiment.request(
-            count, first=place * count, record_path=True, **line
-          )
-          for place, line in enumerate(lines)
-        ]
-      ),
+      generate.joined(list(itertools.starmap(request_of, enumerate(lines)))),
       [_kept(line) for line in lines for _ in range(count)],
     )
     for lines in wanted

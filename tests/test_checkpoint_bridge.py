@@ -175,3 +175,15 @@ def test_averaged_parameters_are_written(trained, tmp_path, capsys):
   )
   told = json.loads(capsys.readouterr().out)
   assert told['parameters'] == sum(x.size for x in jax.tree.leaves(run.params))
+
+
+def test_a_network_that_is_not_told_the_noise_is_written_so(
+  tiny_text, tmp_path
+):
+  published(tmp_path / 'hub', 'sedd')
+  untold = {'system.args.timed': False}
+  argv = flags_of('sedd', tiny_text, tmp_path / 'hub', **untold)
+  export = ['--mode=export', f'--config.task.path={tmp_path / "out"}']
+  main.main([*argv, f'--workdir={tmp_path / "run"}', *export])
+  found = tensor_files.read_safetensors(tmp_path / 'out/model.safetensors')
+  assert not found['sigma_map.mlp.0.weight'].any()

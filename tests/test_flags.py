@@ -289,3 +289,9 @@ def test_help_ends_with_code_0(capsys):
     flags.parse_or_exit(['--help'])
   assert ended.value.code == 0
   assert capsys.readouterr().out.startswith('usage: python -m sedd_jax.main')
+
+
+def test_a_line_break_that_is_quoted_stays(capsys):
+  with pytest.raises(SystemExit):
+    flags.exit_with(ValueError(f'character {chr(10)!r}\nis none'))
+  assert capsys.readouterr().err == "error: character '\\n' is none\n"

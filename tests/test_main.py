@@ -352,7 +352,7 @@ def test_evaluate_takes_the_stored_config(copied, capsys):
   assert result['protocol'] == 'sedd' and result['split'] == 'train'
   assert result['num_sequences'] == 3 and result['seed'] == 4
   assert set(result['terms']) == {'diffusion'}
-  assert 'sedd on train, 3 sequences: ' in capsys.readouterr().out
+  assert 'sedd on train, 3 of 240 sequences: ' in capsys.readouterr().out
   # What the run is does not change.
   stored = config_checks.from_json((copied / 'config.json').read_text())
   assert stored.eval.protocol == 'bound' and stored.seed == 0

@@ -211,3 +211,11 @@ def test_validation_while_training_is_on_the_validation_split(
   (validation,) = error.value.args
   assert validation['split'] == 'validation' and validation['step'] == 20
   assert validation['num_sequences'] == tiny.VALIDATION_SEQUENCES
+
+
+def test_a_mistaken_line_of_prompts_is_told_by_its_number(tmp_path):
+  path = tmp_path / 'mine.jsonl'
+  lines = [{'prompt': 'a'}, {'contains': 'b'}, {'prompt': 'a' * 17}]
+  path.write_text('\n'.join(map(json.dumps, lines)))
+  with pytest.raises(ValueError, match='mine.jsonl, prompt 3: .* 17 tokens'):
+    asked(False, sampling__prompts=str(path))

@@ -135,6 +135,10 @@ def test_samples_keep_what_is_given(run):
     ({'prompt': 'a' * 17}, 'take 17 tokens'),
     ({'method': 'tweedy'}, "unknown sampling method 'tweedy'"),
     ({'options': {'gird': 1}}, "unknown sampling option 'gird'"),
+    (
+      {'options': {'temperature': 0.5}},
+      "option 'temperature': sampling.method 'tweedie' takes grid, ",
+    ),
   ],
 )
 def test_mistakes_in_a_request(run, options, told):

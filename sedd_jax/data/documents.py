@@ -2,7 +2,8 @@
 
 Archives are read member by member, in memory; nothing is ever unpacked to disk,
 so that no name inside an archive can become a path.  What one member or one
-document may hold is bounded by `MAX_BYTES`.
+document may hold is bounded by `MAX_BYTES`, what a file may swell to by
+`MAX_SWELL`, and headers in archives by `tars.MAX_HEADER`.
 """
 
 import contextlib
@@ -22,12 +23,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 from sedd_jax.core import names
-from sedd_jax.data import labels, zstd
+from sedd_jax.data import labels, tars, zstd
 from sedd_jax.data.errors import DataError
 
 # The line that ends a document inside a plain text file.
 END_OF_TEXT = b'<|endoftext|>'
 MAX_BYTES = 2**32
+# Times its size on disk that the text of a file may have beyond `MAX_BYTES`.
+MAX_SWELL = 1000
 SUFFIXES = (
   '.txt',
   '.jsonl',
@@ -51,6 +54,10 @@ _COLUMNS = ('text', 'sentence')
 # openwebtext.tar.xz holds archives of text files.
 _MAX_DEPTH = 3
 _TAR_MAGIC = slice(257, 262)
+_DIVIDED = (
+  ' without an end of a document; divide it by lines '
+  f'{END_OF_TEXT.decode()}, or make it JSON lines'
+)
 _ABSOLUTE = re.compile(r'[/\\]|[A-Za-z]:')
 _DAMAGED = (
   EOFError,
@@ -177,8 +184,9 @@ def read_documents(
 
   Raises:
     DataError: for a damaged or truncated file, an archive's member with a name
-      that leaves its folder or of more than `MAX_BYTES`, a line that is no
-      document, and a document without a label where it must have one.
+      that leaves its folder or of more than `MAX_BYTES`, a file that swells
+      beyond `MAX_SWELL`, a line that is no document, and a document without a
+      label where it must have one.
   """
 
   field = label if labels.is_field(label) else ''
@@ -196,10 +204,16 @@ def read_documents(
     named = labels.of_path(path, label, SUFFIXES)
     try:
       with open(path, 'rb') as stream:
-        done = 0
+        size, done, swollen = path.stat().st_size, 0, 0
         for document in _documents(
           path.name, str(path), stream, 0, plain, field
         ):
+          swollen += len(document.data)
+          if swollen > max(MAX_BYTES, MAX_SWELL * size):
+            raise DataError(
+              f'{path}: its text is more than {MAX_SWELL:,} times its '
+              f'{size:,} bytes, and more than {MAX_BYTES:,}'
+            )
           yield document._replace(label=named) if named else document
           progress(stream.tell() - done)
           done = stream.tell()
@@ -276,16 +290,10 @@ def _documents(
             info.filename, place, member, depth + 1, plain, field
           )
   elif suffix == '.tar':
-    with tarfile.open(fileobj=stream, mode='r|') as tar:
-      for entry in tar:
-        # None for what is no file: folders, links, devices.
-        content = tar.extractfile(entry) if entry.isfile() else None
-        if content is not None:
-          _check_member(where, entry.name, entry.size)
-          place = f'{where}:{entry.name}'
-          yield from _documents(
-            entry.name, place, content, depth + 1, plain, field
-          )
+    for entry, content in tars.members(stream, where):
+      _check_member(where, entry.name, entry.size)
+      place = f'{where}:{entry.name}'
+      yield from _documents(entry.name, place, content, depth + 1, plain, field)
   elif suffix == '.jsonl':
     yield from _json_lines(where, stream, field)
   elif suffix == '.parquet':
@@ -301,9 +309,9 @@ def _check_member(where: str, name: str, size: int) -> None:
   _check_size(f'{where}:{name}', size)
 
 
-def _check_size(where: str, size: int) -> None:
+def _check_size(where: str, size: int, besides: str = '') -> None:
   if size > MAX_BYTES:
-    raise DataError(f'{where}: more than {MAX_BYTES:,} bytes')
+    raise DataError(f'{where}: more than {MAX_BYTES:,} bytes{besides}')
 
 
 def _lines(where: str, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -315,19 +323,20 @@ def _lines(where: str, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _plain(where: str, stream: IO[bytes]) -> Iterator[Document]:
-  lines: list[bytes] = []
-  size = begin = 0
+  # Not a list: an object a line would take many times the text's memory.
+  text = bytearray()
+  begin = 0
   for offset, line in _lines(where, stream):
     if line.strip() != END_OF_TEXT:
-      lines.append(line)
-      size += len(line)
-      _check_size(where, size)
+      text += line
+      _check_size(where, len(text), _DIVIDED)
       continue
-    if lines:
-      yield Document(where, begin, b''.join(lines))
-    lines, size, begin = [], 0, offset + len(line)
-  if lines:
-    yield Document(where, begin, b''.join(lines))
+    if text:
+      yield Document(where, begin, bytes(text))
+    text.clear()
+    begin = offset + len(line)
+  if text:
+    yield Document(where, begin, bytes(text))
 
 
 def _each_line(where: str, stream: IO[bytes]) -> Iterator[Document]:

@@ -565,7 +565,7 @@ def load(
     if (path := located(name, pathlib.Path(folder))) is not None
   }
   if not there:
-    wanted = ', '.join(SETS[name].files[0] for name in chosen.sets)
+    wanted = ', '.join(' or '.join(SETS[name].files) for name in chosen.sets)
     raise DataError(
       f'{folder} holds no file of suite {suite}: wanted are {wanted} (or .xz)'
     )

@@ -43,7 +43,8 @@ def over_tokens(automaton: Automaton, tokenizer: Tokenizer) -> Automaton:
   if tokenizer.pieces is None:
     raise DataError(
       f'the text of a token of tokenizer {tokenizer.name!r} depends on its '
-      'neighbours: expressions are for text8, bytes and byte-level BPE (gpt2)'
+      'neighbours: expressions are for text8, bytes and byte-level BPE (gpt2, '
+      'train-tokenizer)'
     )
   return automata.lifted(
     automaton, [piece or NO_TEXT for piece in tokenizer.pieces]

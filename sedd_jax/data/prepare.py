@@ -176,7 +176,7 @@ def _prepare_streamed(
       _write_streamed(written, files, recipe, tokenizer, arguments.workers)
       if division == 'position' and not written.held_out:
         written.hold_out(fraction)
-      _check_splits(written, division, fraction)
+      _check_splits(written, source, division, fraction)
 
 
 def _recipe(arguments: argparse.Namespace) -> tuple[str, streaming.Recipe]:
@@ -237,7 +237,7 @@ def _text_files(
   """The files of a corpus; of those that are on the hub, fetched."""
   source, place = arguments.source, arguments.input
   if source == 'text_file':
-    return corpora.find_text_file(place)
+    return corpora.find_text_file(_input(arguments))
   if not place:
     place = str(published.download(source, output / 'downloads'))
   if source in published.CORPORA:
@@ -266,16 +266,17 @@ def _write_streamed(
 
 
 def _check_splits(
-  written: writer.Writer, division: str, fraction: float
+  written: writer.Writer, source: str, division: str, fraction: float
 ) -> None:
   """Refuses what nobody could read."""
   sizes = {split: written.num_tokens(split) for split in packing.SPLITS}
   if division == 'published':
     if not any(sizes.values()):
       written.discard()
+      wanted = published.CORPORA.get(source)
       raise DataError(
-        'none of the files is named as a split is; see python -m '
-        'sedd_jax.data.prepare --help'
+        'none of the files is named as a split is'
+        + (f'; wanted: {wanted.files}' if wanted else '')
       )
     return
   empty = [split for split in ('train', 'validation') if not sizes[split]]

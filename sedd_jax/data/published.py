@@ -158,11 +158,21 @@ def find(source: str, path: str) -> list[pathlib.Path]:
     Of a folder: archives, and files named as a split is, in order of name.
 
   Raises:
-    DataError: if there are none; says how they are named.
+    DataError: if there are none, and for a file that is of no split, which
+      would be left out; says how they are named.
   """
   folder = pathlib.Path(path)
   if not folder.is_dir():
-    return documents.find(path)
+    named = documents.find(path)
+    for file in named:
+      # A file with a suffix of these may be an archive.
+      plain = not file.name.lower().endswith((*_ARCHIVES, '.gz', '.xz', '.zst'))
+      if plain and not _split_of_path(str(file), source):
+        raise DataError(
+          f'{file}: named as no split of {source} is; wanted: '
+          f'{CORPORA[source].files}'
+        )
+    return named
   found = sorted(
     file
     for file in folder.rglob('*')

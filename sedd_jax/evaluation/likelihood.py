@@ -75,7 +75,8 @@ def evaluate(
   Returns:
     A JSON-able dict: nats_per_token, standard_error (of it; None for a single
     sequence), bits_per_character, perplexity (None beyond 1e304), terms (nats a
-    token; they sum to nats_per_token), split, num_sequences, num_tokens, seed.
+    token; they sum to nats_per_token), split, num_sequences, split_sequences
+    (those of the whole split), num_tokens, seed.
 
   Raises:
     ValueError: a split with nothing to evaluate.
@@ -134,6 +135,7 @@ def evaluate(
     'terms': terms,
     'split': split,
     'num_sequences': len(indices),
+    'split_sequences': total,
     'num_tokens': int(weight.sum()),
     'seed': seed,
   }
@@ -161,6 +163,19 @@ def ratio_and_error(
   return float(ratio), float(np.sqrt(variance) / total)
 
 
+def counted(result: Mapping[str, Any]) -> str:
+  """How many sequences were evaluated, and of how many, where not all.
+
+  >>> counted({'num_sequences': 4, 'split_sequences': 1024})
+  '4 of 1,024'
+  >>> counted({'num_sequences': 4, 'split_sequences': 4})
+  '4'
+  """
+  number = result['num_sequences']
+  whole = result.get('split_sequences', number)
+  return f'{number}' if number == whole else f'{number} of {whole:,}'
+
+
 def describe(result: Mapping[str, Any], unit: str) -> str:
   """One line of text about an evaluation.
 
@@ -184,7 +199,7 @@ perplexity 2.72'
   of_steps = f' of {steps} steps' if steps else ''
   return (
     f'{result["protocol"]}{of_steps} on {result["split"]}{given}, '
-    f'{result["num_sequences"]} sequences: {result["nats_per_token"]:.4f}'
+    f'{counted(result)} sequences: {result["nats_per_token"]:.4f}'
     + (' nats' if error is None else f' ± {error:.4f} nats')
     + f' per token, {result["bits_per_character"]:.4f} bits per {per}'
     + ('' if perplexity is None else f', perplexity {perplexity:.2f}')

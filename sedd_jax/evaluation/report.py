@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sedd_jax.evaluation import likelihood
+
 _MAX_FRAMES = 129
 
 _PAGE = """<!doctype html>
@@ -264,7 +266,7 @@ def suite_table(
     lines.append(line(model, found))
   first = next(iter(results.values()))
   counted = ', '.join(
-    f'{split} {result["num_sequences"]}' for split, result in results.items()
+    f'{split} {likelihood.counted(result)}' for split, result in results.items()
   )
   given = f', given {first["given"]}' if 'given' in first else ''
   steps = first.get('chain_steps')

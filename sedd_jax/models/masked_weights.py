@@ -20,6 +20,8 @@ PREFIX = 'backbone.'
 # RADD's own configs say so, without having such a layer.
 COND_SIZE = 128
 _SINUSOIDS = 256
+# Cosines of 0, then sines of it.
+_ANGLES_OF_0 = np.repeat([1.0, 0.0], _SINUSOIDS // 2)
 _HEAD = 'output_layer.'
 
 
@@ -142,6 +144,24 @@ def to_radd(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   return found
 
 
+def told_zero(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """SEDD's tensors that say at any sigma what these say at sigma = 0.
+
+  What the sinusoids of 0 add goes into the bias behind them, and their weights
+  become zero.  Such tensors come back bit by bit.
+
+  Args:
+    tensors: in SEDD's layout.
+  """
+  weight, bias = (f'sigma_map.mlp.0.{part}' for part in ('weight', 'bias'))
+  constant = tensors[weight].astype(np.float64) @ _ANGLES_OF_0
+  return {
+    **tensors,
+    weight: np.zeros_like(tensors[weight]),
+    bias: (tensors[bias] + constant).astype(np.float32),
+  }
+
+
 def _scale(
   tensors: dict[str, np.ndarray], name: str, factor: np.ndarray
 ) -> None:
@@ -177,6 +197,4 @@ def _conditioning(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
     )
     return weight @ x + bias
 
-  # Cosines of 0, then sines of it.
-  angles = np.repeat([1.0, 0.0], _SINUSOIDS // 2)
-  return silu(layer(2, silu(layer(0, angles))))
+  return silu(layer(2, silu(layer(0, _ANGLES_OF_0))))

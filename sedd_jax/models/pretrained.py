@@ -340,7 +340,8 @@ def save_sedd(
     sizes: as `load_sedd` returns them; `num_heads` is needed, `layout` is
       'sedd' where it is not given, and `scale_by_sigma` and `process` are
       written down where they are given.  A network in the layout 'radd' has to
-      be one that is told sigma = 0 alone.
+      be one that is told sigma = 0 alone; so is one with `timed` False, which
+      in the layout 'sedd' is written such that it does not heed sigma.
     config: further groups of the original's config and their fields, which its
       own code reads: `{'noise': {'type': 'loglinear'}, 'model': {'length':
       1024, 'dropout': 0.1}}`.
@@ -361,6 +362,8 @@ def save_sedd(
       f'{names.alternatives(layout, masked_weights.LAYOUTS)}'
     )
   tensors = to_state_dict(params, sizes['num_heads'])
+  if layout == 'sedd' and not sizes.get('timed', True):
+    tensors = masked_weights.told_zero(tensors)
   described = _config_of(params, sizes, config or {})
   if layout == 'radd':
     tensors = masked_weights.to_radd(tensors)

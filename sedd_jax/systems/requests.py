@@ -39,7 +39,8 @@ def checked(
   for name in request.options:
     if name not in known:
       raise ValueError(
-        f'unknown sampling option {name!r}: use {", ".join(known)}'
+        f'unknown sampling option {name!r}: sampling.method '
+        f'{request.method!r} takes {", ".join(known)}'
         if known
         else f'system {system} takes no sampling option {name!r}'
       )

@@ -262,7 +262,7 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
     score_fn=lambda params, aux: log_score_fn(params),
     tasks={
       'export': weights.exporter(
-        config, ('sedd',), 'absorbing' if scale_by_sigma else 'uniform'
+        config, ('sedd',), 'absorbing' if scale_by_sigma else 'uniform', told
       )
     },
     load_pretrained=weights.sedd_loader(network, scale_by_sigma),

@@ -79,13 +79,19 @@ def masked_loader(network: Any) -> Loader | None:
   return functools.partial(_load_masked, network=network)
 
 
-def exporter(config: Any, layouts: tuple[str, ...], process: str = '') -> Task:
+def exporter(
+  config: Any,
+  layouts: tuple[str, ...],
+  process: str = '',
+  timed: bool = True,
+) -> Task:
   """A task that writes a run's weights in a released layout.
 
   Args:
     config: the whole config.
     layouts: that may be asked for, the first by default.
     process: 'absorbing' or 'uniform' for SEDD's, whose config says it.
+    timed: whether a network of SEDD's is told the noise.
 
   Returns:
     For `System.tasks`; its options are `path`, the folder to write, and
@@ -123,6 +129,7 @@ def exporter(config: Any, layouts: tuple[str, ...], process: str = '') -> Task:
     sizes = {'num_heads': config.model.num_heads, 'layout': layout}
     if process:
       sizes |= {'process': process, 'scale_by_sigma': process == 'absorbing'}
+      sizes['timed'] = timed
     try:
       pretrained.save_sedd(path, params, sizes, _described(config))
     except OSError as error:

@@ -5,11 +5,12 @@ import lzma
 import pathlib
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 
 import pytest
 
-from sedd_jax.data import DataError, documents
+from sedd_jax.data import DataError, documents, tars
 
 
 def texts(*paths):
@@ -169,9 +170,69 @@ def test_the_size_of_a_member_is_bounded(tmp_path, monkeypatch):
   for name in ('a.zip', 'a.gz', 'lines.gz', 'a.tar'):
     with pytest.raises(DataError, match='more than 1,000 bytes'):
       texts(tmp_path / name)
+  with pytest.raises(DataError, match=r'divide it by lines <\|endoftext\|>'):
+    texts(tmp_path / 'lines.gz')
   for name in ('a.zip', 'a.gz'):
     with pytest.raises(DataError, match='more than 1,000 bytes'):
       documents.read_whole(tmp_path / name, 'b.txt')
+
+
+@pytest.mark.parametrize(
+  'kind',
+  [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_SPARSE],
+)
+def test_the_size_of_a_header_in_an_archive_is_bounded(
+  tmp_path, monkeypatch, kind
+):
+  """Headers are read whole, also those that an archive packs small."""
+  monkeypatch.setattr(tars, 'MAX_HEADER', 2**15)
+  info = tarfile.TarInfo('a.txt')
+  info.type, info.size = kind, 2**17
+  header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+  if kind == tarfile.GNUTYPE_SPARSE:
+    # More blocks of places follow, and each says so again.
+    header[482] = 1
+    header[148:156] = b'%06o\0 ' % (256 + sum(header) - sum(header[148:156]))
+  block = bytes(504) + b'\1' + bytes(7)
+  (tmp_path / 'a.tar.gz').write_bytes(
+    gzip.compress(bytes(header) + 2**9 * block + bytes(1024))
+  )
+  with pytest.raises(DataError, match=r'a\.tar\.gz.*header.*32,768 bytes'):
+    texts(tmp_path / 'a.tar.gz')
+
+
+def test_large_members_come_after_large_ones(tmp_path, monkeypatch):
+  monkeypatch.setattr(tars, 'MAX_HEADER', 2**15)
+  members = {f'{i}.txt': bytes([65 + i]) * 2**17 for i in range(3)}
+  (tmp_path / 'a.tar').write_bytes(tar_bytes({**members, 'b.png': b''}))
+  wanted = [data.decode() for data in members.values()]
+  assert texts(tmp_path / 'a.tar') == wanted
+
+
+def test_what_a_file_swells_to_is_bounded(tmp_path, monkeypatch):
+  """Many documents, each of them small."""
+  text = gzip.compress(b''.join(b'"%d"\n' % i for i in range(400)))
+  path = tmp_path / 'a.jsonl.gz'
+  path.write_bytes(text)
+  monkeypatch.setattr(documents, 'MAX_BYTES', 1000)
+  assert len(texts(path)) == 400
+  monkeypatch.setattr(documents, 'MAX_SWELL', 1)
+  with pytest.raises(DataError, match='a.jsonl.gz: its text is more than 1 ti'):
+    texts(path)
+  # Little text is no harm.
+  monkeypatch.setattr(documents, 'MAX_BYTES', 10_000)
+  assert len(texts(path)) == 400
+
+
+def test_a_document_of_short_lines_takes_little_more_than_its_size(tmp_path):
+  path = tmp_path / 'a.txt'
+  path.write_bytes(2**20 * b'ab\n')
+  tracemalloc.start()
+  [text] = documents.read_documents([path])
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert len(text.data) == 3 * 2**20
+  assert peak < 4 * len(text.data)
 
 
 def test_archives_in_archives_end(tmp_path):

@@ -215,6 +215,8 @@ def test_what_cannot_be_evaluated(tmp_path):
 
   with pytest.raises(DataError, match='no file of suite .* lambada_test.jsonl'):
     load()
+  with pytest.raises(DataError, match=r'text8 or text8.zip or text8.test \('):
+    load('text8')
   written(tmp_path)
   with pytest.raises(DataError, match="'sedd_zero'; nearest: sedd_zero_shot"):
     load('sedd_zero')

@@ -5,9 +5,10 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
 
-from sedd_jax.data import patterns, tokenizers
+from sedd_jax.data import bpe_training, patterns, tokenizers
 from sedd_jax.data.errors import DataError
 
 # One character of each length in UTF-8 that is named, and one that is not.
@@ -98,6 +99,33 @@ def test_without_the_libraries(monkeypatch):
   ):
     with pytest.raises(DataError, match=f'{name}: pip install'):
       use('{}')
+
+
+def test_pieces_of_a_byte_level_tokenizer_file(tmp_path):
+  """Of one that was trained here, too: its tokens spell bytes."""
+  hub = pytest.importorskip('tokenizers')
+  text = tmp_path / 'a.txt'
+  text.write_text('a caf\xe9 {"b": 12} at the caf\xe9\n' * 50)
+  path = bpe_training.train([text], tmp_path, 290)
+  library = hub.Tokenizer.from_file(str(path))
+  library.add_tokens(['of all'])
+  library.save(str(path))
+  tokenizer = tokenizers.make(str(path))
+  pieces = tokenizer.pieces
+  assert pieces is not None and len(pieces) == tokenizer.vocab_size
+  assert pieces[tokenizer.separator] == b'' and pieces[-1] == b'of all'
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    ids = rng.integers(1, len(pieces), 12)
+    spelled = b''.join(pieces[i] for i in ids).decode('utf-8', 'replace')
+    assert spelled == tokenizer.decode(ids)
+  found = patterns.over_tokens(patterns.containing('af\xe9 {'), tokenizer)
+  assert found.accepted(tokenizer.encode('a caf\xe9 {"b": 12}'))
+  assert not found.accepted(tokenizer.encode('a caf\xe9 at'))
+  # What a token of others spells depends on its neighbours.
+  library.decoder = hub.decoders.Metaspace()
+  library.save(str(path))
+  assert tokenizers.make(str(path)).pieces is None
 
 
 def test_pieces_of_tokenizers(tmp_path):

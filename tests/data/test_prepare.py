@@ -256,7 +256,7 @@ def test_byte_pairs_from_text_to_batches(capsys, tmp_path):
     (['tex8'], "unknown source 'tex8'; nearest: text8"),
     (['verify'], '--input is missing'),
     (['openwebtext'], '--input is missing'),
-    (['text_file'], 'needs data.path'),
+    (['text_file'], 'text_file: --input is missing'),
     (['text_file', '--input', 'nope.txt'], 'no such file'),
     (['pydoc', '--tokenizer', 'byts'], 'nearest: bytes'),
     (['pydoc', '--validation-fraction', '1'], 'not in (0, 1)'),

@@ -234,7 +234,14 @@ def test_without_the_hub_it_says_what_to_put_where(source, monkeypatch, capsys):
   'arguments, text',
   [
     (['ptb', '--input', 'in'], 'no files of ptb; wanted: simple-examples.tgz'),
-    (['ptb', '--input', 'in/a.txt'], 'none of the files is named as a split'),
+    (
+      ['ptb', '--input', 'in/ptb.test.txt,in/a.txt'],
+      'in/a.txt: named as no split of ptb is; wanted: simple-examples.tgz or',
+    ),
+    (
+      ['lm1b', '--input', 'in/a.txt.gz'],
+      'none of the files is named as a split is; wanted: 1-billion-word-',
+    ),
     (['ptb', '--split-by', 'document'], 'no --split-by'),
     (['ptb', '--validation-fraction', '0.5'], 'no --validation-fraction'),
     (['text_file', '--input', 'in/a.txt', '--as-is'], '--as-is is for lm1b'),
@@ -245,6 +252,9 @@ def test_without_the_hub_it_says_what_to_put_where(source, monkeypatch, capsys):
 def test_mistakes_are_told_in_one_line(arguments, text, capsys):
   pathlib.Path('in').mkdir()
   pathlib.Path('in/a.txt').write_text('a b\n')
+  if 'in' not in arguments:
+    pathlib.Path('in/ptb.test.txt').write_text('a b\n')
+    pathlib.Path('in/a.txt.gz').write_bytes(gzip.compress(b'a b\n'))
   arguments = [*arguments, '--tokenizer', 'bytes', '--output', 'd']
   assert prepare.main(arguments) == 1
   error = capsys.readouterr().err.strip().splitlines()[-1]

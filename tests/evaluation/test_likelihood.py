@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sedd_jax.core import keys as keys_lib
-from sedd_jax.data import pipeline, tokenizers
-from sedd_jax.evaluation import likelihood
+from sedd_jax.data import evaluation_sets, pipeline, tokenizers
+from sedd_jax.evaluation import likelihood, report
 from sedd_jax.systems.base import Bound
 from sedd_jax.training import parallel
 
@@ -122,6 +122,25 @@ def test_some_of_the_sequences(dataset):
   assert seen == [0, 2, 5, 7]
   assert result['num_sequences'] == 4
   assert result['num_tokens'] == 16
+  assert result['split_sequences'] == 10
+  text = likelihood.describe({**result, 'protocol': 'bound'}, 'token')
+  assert 'bound on validation, 4 of 10 sequences: ' in text
+  whole = likelihood.describe({**evaluated(dataset), 'protocol': 'b'}, 'token')
+  assert 'b on validation, 10 sequences: ' in whole
+
+
+def test_a_suite_table_tells_what_was_left_out():
+  of_set = {'perplexity': 2.0, 'standard_error': None, 'nats_per_token': 0.7}
+  of_set |= {'step': 3, 'protocol': 'sedd', 'points': 4}
+  counts = ({'num_sequences': 9, 'split_sequences': 1234}, {'num_sequences': 5})
+  table = report.suite_table(
+    evaluation_sets.SUITES['sedd_zero_shot'],
+    'mine',
+    {name: of_set | n for name, n in zip(('lambada', 'ptb'), counts)},
+    packing='sedd',
+    unit='token',
+  )
+  assert 'sequences: lambada 9 of 1,234, ptb 5.' in table
 
 
 def test_a_single_sequence_has_no_standard_error(dataset):

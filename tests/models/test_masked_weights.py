@@ -83,10 +83,11 @@ def radd_logits(t, tokens):
   return h @ t['output_layer.linear.weight'].T + t['output_layer.linear.bias']
 
 
-def logits_of(params, sizes, tokens):
+def logits_of(params, sizes, tokens, sigma=0.0):
   fields = ('num_states', 'hidden_size', 'num_layers', 'num_heads', 'cond_size')
   network = DiffusionTransformer(**{field: sizes[field] for field in fields})
-  return network.apply({'params': params}, tokens[None], np.zeros(1, 'f4'))[0]
+  level = np.full(1, sigma, np.float32)
+  return network.apply({'params': params}, tokens[None], level)[0]
 
 
 def same_bits(found, expected):
@@ -139,6 +140,33 @@ def test_a_modulation_that_was_trained_folds_into_radd(tmp_path):
   np.testing.assert_allclose(
     radd_logits(found, tokens), logits_of(params, sizes, tokens), atol=2e-5
   )
+
+
+def test_a_network_that_is_told_no_noise_is_told_none_by_the_released_code(
+  tmp_path,
+):
+  """SEDD's code tells sigma, whatever a network was trained on."""
+  params, sizes = pretrained.from_state_dict(radd_tensors())
+  rng = np.random.default_rng(1)
+  params = jax.tree.map(
+    lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32), params
+  )
+  tokens = np.array([27, 1, 2, 27], np.int32)
+  wanted = logits_of(params, sizes, tokens)
+  assert np.abs(logits_of(params, sizes, tokens, 0.5) - wanted).max() > 0.1
+  sizes |= {'layout': 'sedd', 'process': 'absorbing', 'timed': False}
+  pretrained.save_sedd(tmp_path, params, sizes)
+  found, again = pretrained.load_sedd(tmp_path)
+  for sigma in (0.0, 0.5, 7.0):
+    told = logits_of(found, again, tokens, sigma)
+    np.testing.assert_allclose(told, wanted, atol=2e-5)
+  # What was written so is written again bit by bit.
+  pretrained.save_sedd(tmp_path / 'again', found, again | {'timed': False})
+  first, second = (
+    (folder / 'model.safetensors').read_bytes()
+    for folder in (tmp_path, tmp_path / 'again')
+  )
+  assert first == second
 
 
 def test_mdlm_round_trip_is_exact(tmp_path):

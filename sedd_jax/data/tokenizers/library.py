@@ -2,6 +2,7 @@
 
 import abc
 import collections
+import functools
 import json
 import pathlib
 import re
@@ -22,7 +23,7 @@ from sedd_jax.data.tokenizers.base import (
   optional_library,
   storage_dtype,
 )
-from sedd_jax.data.tokenizers.byte_pairs import END_OF_TEXT
+from sedd_jax.data.tokenizers.byte_pairs import END_OF_TEXT, byte_characters
 
 # Ends of documents in the tokenizers of other models.
 _SEPARATORS = (END_OF_TEXT, '</s>', '<eos>', '<|end_of_text|>', '[SEP]')
@@ -110,6 +111,31 @@ class _OfLibrary(Tokenizer):
 
 class TokenizerFile(_OfLibrary):
   """A `tokenizer.json` of the tokenizers library."""
+
+  @functools.cached_property
+  def pieces(self) -> Sequence[bytes] | None:
+    """Those of a byte-level vocabulary; a special token is none."""
+    described = json.loads(self._tokenizer.to_str())
+    if (described['decoder'] or {}).get('type') != 'ByteLevel':
+      return None
+    bytes_of = {
+      character: byte for byte, character in byte_characters().items()
+    }
+    special = {
+      token['id'] for token in described['added_tokens'] if token['special']
+    }
+
+    def spelled(token: str) -> bytes:
+      # As the library does: an added token is what it says.
+      if all(character in bytes_of for character in token):
+        return bytes(bytes_of[character] for character in token)
+      return token.encode()
+
+    names = map(self._tokenizer.id_to_token, range(self.vocab_size))
+    return [
+      b'' if name is None or number in special else spelled(name)
+      for number, name in enumerate(names)
+    ]
 
   def __init__(self, path: pathlib.Path):
     """Reads the file.
