@@ -195,8 +195,9 @@ def test_a_recipe_makes_a_step(name, tiny_text, tmp_path):
   config.data.path = str(tiny_text)
   if config.data.source == 'seq2seq':
     config.data.path = str(tmp_path / 'pairs.jsonl')
-    pair = '{"src": "food[a]", "trg": "sat a cat"}\n'
-    pathlib.Path(config.data.path).write_text(40 * pair)
+    pair = '{{"src": "food[{}]", "trg": "sat a cat"}}\n'
+    lines = 20 * (pair.format('a') + pair.format('b'))
+    pathlib.Path(config.data.path).write_text(lines)
     if 'source_length' in config.system.args:
       config.system.args.source_length = 16
   else:
@@ -212,6 +213,8 @@ def test_a_recipe_makes_a_step(name, tiny_text, tmp_path):
     config.data.tokenizer = 'bytes'
   config.training.batch_size = 2
   config.training.accumulation = min(config.training.accumulation, 2)
+  # A first step of a warm-up is below what float32 tells apart.
+  config.optimizer.update({'learning_rate': 1e-3, 'warmup_steps': 0})
   config_checks.validate(config)
   experiment = runs.Experiment(config)
   system = experiment.system
@@ -245,12 +248,16 @@ def test_a_recipe_makes_a_step(name, tiny_text, tmp_path):
   )
   after, metrics = compiled(start, batch)
   assert metrics['finite'] and int(after.step) == 1
-  # Guessing costs log 27 to log 256, one time a sequence more or less.
-  assert 0 < metrics['loss'] < 100
+  # Guessing costs log 27 to log 256; a step of a chain stands for all of them.
+  assert 0 < metrics['loss'] < 1000
   assert metrics['grad_norm'] > 0
-  changed = jax.tree.map(
-    lambda a, b: bool(np.any(np.asarray(a) != np.asarray(b))),
-    params,
-    after.params,
+  pairs = zip(
+    jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(after.params)
   )
-  assert all(jax.tree.leaves(changed)), changed
+  unmoved = {
+    jax.tree_util.keystr(path)
+    for (path, before), now in pairs
+    if np.array_equal(before, now)
+  }
+  # A softmax does not heed what is added to all its logits.
+  assert all("['key']['bias']" in path for path in unmoved), unmoved
