@@ -137,7 +137,10 @@ def test_without_a_judge_and_without_the_text(copied, tmp_path, capsys):
 @pytest.mark.parametrize(
   ('extra', 'told'),
   [
-    ({'eval.temperatures': '0.5'}, "sampling option 'temperature': use grid"),
+    (
+      {'eval.temperatures': '0.5'},
+      "sampling option 'temperature': sampling.method 'tweedie' takes grid",
+    ),
     ({'eval.temperatures': '1,x'}, 'numbers above 0 by commas'),
     ({'eval.steps': '4,4'}, "each once, not '4,4'"),
     ({'eval.steps': '0'}, 'eval.steps takes integers above 0'),
