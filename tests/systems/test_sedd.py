@@ -310,7 +310,7 @@ def test_a_prompt_with_blanks_is_kept():
   np.testing.assert_array_equal(drawn.tokens[given], tokens[given])
   with pytest.raises(ValueError, match=r"'tweedy': use tweedie, euler"):
     system.sample(params, (), dataclasses.replace(request, method='tweedy'))
-  with pytest.raises(ValueError, match=r"option 'temp': sampling.method 'tweedie' takes grid"):
+  with pytest.raises(ValueError, match=r"option 'temp': .* takes grid"):
     system.sample(params, (), dataclasses.replace(request, options={'temp': 1}))
 
 
