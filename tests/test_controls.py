@@ -64,6 +64,19 @@ JUDGE = {
   'sampling.method': 'autoregressive',
   'sampling.prompt': '',
 }
+# They learn texts of a few words.
+LEARNED = {
+  'model.hidden_size': 32,
+  'model.scan_layers': False,
+  'model.args.embedding_size': 8,
+  'schedule.num_steps': 100,
+  'training.batch_size': 32,
+  'training.num_steps': 500,
+  'training.log_every': 100,
+  'training.ema_decay': 0.98,
+  'optimizer.learning_rate': 0.005,
+  'sampling.steps': 50,
+}
 
 
 def write_meanings(folder):
@@ -92,6 +105,23 @@ def sampled(workdir, mode='sample', **fields):
     for path, value in fields.items()
   ]
   main.main([f'--mode={mode}', f'--workdir={workdir}', *flags])
+
+
+def controlled(folder, fields, classifier_fields, control):
+  """control.json of a generator and its classifier, both trained here."""
+  generator, classifier = folder / 'generator', folder / 'classifier'
+  run_main(generator, fields)
+  run_main(classifier, classifier_fields, init_from=generator)
+  sampled(
+    generator,
+    'evaluate',
+    eval__control=control,
+    eval__targets=8,
+    sampling__num_samples=8,
+    sampling__batch_size=64,
+    sampling__classifier=classifier,
+  )
+  return json.loads((generator / 'control.json').read_text())
 
 
 @pytest.fixture(scope='module')
@@ -217,34 +247,13 @@ def test_control_succeeds_after_a_little_training(tmp_path):
       *('--more-than', '0'),
     ]
   )
-  fields = {
-    'data.path': path,
-    'data.tokenizer': words,
-    'data.seq_len': 12,
-    'model.hidden_size': 32,
-    'model.scan_layers': False,
-    'model.args.embedding_size': 8,
-    'schedule.num_steps': 100,
-    'training.batch_size': 32,
-    'training.log_every': 100,
-    'training.ema_decay': 0.98,
-    'optimizer.learning_rate': 0.005,
-    'sampling.steps': 50,
-  }
-  generator, classifier = tmp_path / 'generator', tmp_path / 'classifier'
-  run_main(generator, {**GENERATOR, **fields, 'training.num_steps': 500})
-  told = {'init_from': generator, 'training.num_steps': 400}
-  run_main(classifier, {**CLASSIFIER, **fields, **told})
-  sampled(
-    generator,
-    'evaluate',
-    eval__control='food+area, length',
-    eval__targets=8,
-    sampling__num_samples=8,
-    sampling__batch_size=64,
-    sampling__classifier=classifier,
+  data = {'data.path': path, 'data.tokenizer': words, 'data.seq_len': 12}
+  result = controlled(
+    tmp_path,
+    {**GENERATOR, **LEARNED, **data},
+    {**CLASSIFIER, **LEARNED, **data, 'training.num_steps': 400},
+    'food+area, length',
   )
-  result = json.loads((generator / 'control.json').read_text())
   # Of 4 foods and 2 areas, the latter there in every other text.
   both, length = result['controls']
   assert both['unguided']['success'] < 0.2

@@ -1,6 +1,5 @@
 """Control by parts of speech, spans and parses, from the command line."""
 
-import json
 import types
 
 import numpy as np
@@ -13,7 +12,9 @@ from tests import tiny, toy_tagger
 from tests.test_controls import (
   CLASSIFIER,
   GENERATOR,
+  LEARNED,
   config_of,
+  controlled,
   run_main,
   sampled,
 )
@@ -240,35 +241,16 @@ def test_how_much_of_a_target_a_text_has(tmp_path):
 @pytest.mark.slow
 def test_control_succeeds_after_a_little_training(tmp_path):
   """500 steps of a generator and 500 of its classifier of words."""
-  fields = {
-    **write_texts(tmp_path, 400),
-    'model.hidden_size': 32,
-    'model.scan_layers': False,
-    'model.args.embedding_size': 8,
-    'schedule.num_steps': 100,
-    'training.batch_size': 32,
-    'training.log_every': 100,
-    'training.ema_decay': 0.98,
-    'optimizer.learning_rate': 0.005,
-    'sampling.steps': 50,
-  }
-  generator, classifier = tmp_path / 'generator', tmp_path / 'classifier'
-  run_main(generator, {**GENERATOR, **fields, 'training.num_steps': 500})
-  told = {'init_from': generator, 'training.num_steps': 500}
-  run_main(classifier, {**SPANS, **fields, **told})
-  sampled(
-    generator,
-    'evaluate',
-    eval__control='pos, span, parse, span+length',
-    eval__targets=8,
-    sampling__num_samples=8,
-    sampling__batch_size=64,
-    sampling__classifier=classifier,
+  fields = {**LEARNED, **write_texts(tmp_path, 400)}
+  result = controlled(
+    tmp_path,
+    {**GENERATOR, **fields},
+    {**SPANS, **fields},
+    'pos, span, parse, span+length',
   )
-  result = json.loads((generator / 'control.json').read_text())
   for one in result['controls']:
     gain = one['controlled']['success'] - one['unguided']['success']
     assert gain > 0.1, one
-  rows = tiny.rows(generator / 'control.jsonl')
+  rows = tiny.rows(tmp_path / 'generator' / 'control.jsonl')
   assert set(rows[0]['success']) == {'pos'}
   assert 0 <= rows[0]['success']['pos'] <= 1

@@ -161,6 +161,29 @@ def renumbered(stored: Sequence[str], known: Sequence[str]) -> np.ndarray:
   return np.array([known.index(name) for name in stored], np.int32)
 
 
+def numbered(
+  found: Iterable[str], known: Sequence[str] | None = None
+) -> dict[str, int]:
+  """The numbers of labels, in their order: all that a corpus or a run has.
+
+  Args:
+    found: the labels of a corpus, in any order, more than once.
+    known: those of a run in the order of their numbers; None: by the alphabet.
+
+  Raises:
+    DataError: for more than `MAX_LABELS`, and one that is not known.
+
+  >>> numbered(['b', 'a', 'b']), numbered(['b'], known=['c', 'b'])
+  ({'a': 0, 'b': 1}, {'c': 0, 'b': 1})
+  """
+  own = sorted(set(found))
+  Names().numbers(own)
+  if known is not None:
+    renumbered(own, known)
+    own = list(known)
+  return {name: number for number, name in enumerate(own)}
+
+
 class Index(NamedTuple):
   """The labels of the tokens of a split.
 

@@ -5,16 +5,13 @@ field with its value, written as there: `area[city centre]`; `area[]` is that of
 a text whose meaning lacks the field.
 """
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from sedd_jax.core import names
-from sedd_jax.data import crops, labels, seq2seq
+from sedd_jax.data import crops, labelled, labels, seq2seq
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.pairs import Pair
 
@@ -64,7 +61,7 @@ def field_of(label: str) -> str:
   return found[1] if found else ''
 
 
-class LabelledPairs:
+class LabelledPairs(labelled.Labelled):
   """Pairs whose sources are meanings, with `label [b]` in each batch.
 
   Of data.label=FIELD it is the row's value of that field.  Of '@meaning' it is
@@ -96,7 +93,6 @@ class LabelledPairs:
       DataError: a source that is no meaning representation, a field that none
         has, and a label that is not known.
     """
-    self._pairs = pairs
     meanings = {
       split: [_facts(pair) for pair in pairs.pairs(split)]
       for split in pairs.info.num_tokens
@@ -110,52 +106,33 @@ class LabelledPairs:
           f'{names.alternatives(label, [*fields, labels.MEANING])}'
         )
       fields = [label]
-    named = sorted(
-      {
-        label_of(field, each.get(field, ''))
-        for each in everything
-        for field in fields
-      }
-    )
-    numbers = dict(zip(named, range(len(named))))
-    labels.Names().numbers(named)
-    if known is not None:
-      table = labels.renumbered(named, known)
-      numbers = {name: int(table[i]) for name, i in numbers.items()}
-      named = list(known)
-    self._labels = {
-      split: _table(own, pairs.places(split), fields, numbers)
-      for split, own in meanings.items()
+    own = {
+      label_of(field, each.get(field, ''))
+      for each in everything
+      for field in fields
     }
-    self.info = dataclasses.replace(pairs.info, labels=tuple(named))
+    numbers = labels.numbered(own, known)
+    self._labels = {
+      split: _table(rows, pairs.places(split), fields, numbers)
+      for split, rows in meanings.items()
+    }
+    super().__init__(pairs, tuple(numbers))
 
-  def __getattr__(self, name: str) -> Any:
-    """What is not changed here."""
-    if name.startswith('_'):
-      raise AttributeError(name)
-    return getattr(self._pairs, name)
-
-  def train_batch(
-    self, seed: int, step: int, indices: ArrayLike, count: int
-  ) -> dict[str, np.ndarray]:
-    """As `PairDataset.train_batch`, with `label [b]` int32."""
+  def train_labels(
+    self, seed: int, step: int, indices: np.ndarray
+  ) -> np.ndarray:
+    """`[b]`."""
     table = self._labels['train']
     rows = crops.starts(seed, step, indices, len(table))
     fields = crops.starts(seed, step, indices, table.shape[1], stream=_STREAM)
-    batch = self._pairs.train_batch(seed, step, indices, count)
-    return batch | {'label': table[rows, fields]}
+    return table[rows, fields]
 
-  def eval_batch(
-    self, split: str, indices: ArrayLike, count: int
-  ) -> dict[str, np.ndarray]:
-    """As `PairDataset.eval_batch`, with `label [b]` int32."""
-    batch = self._pairs.eval_batch(split, indices, count)
+  def eval_labels(self, split: str, indices: np.ndarray) -> np.ndarray:
+    """`[b]`."""
     table = self._labels[split]
-    index = np.asarray(indices, np.int64)
-    fields = crops.starts(0, 0, index, table.shape[1], stream=_STREAM)
-    found = table[np.minimum(index, len(table) - 1), fields]
-    inside = index < len(table)
-    return batch | {'label': np.where(inside, found, np.int32(labels.NONE))}
+    fields = crops.starts(0, 0, indices, table.shape[1], stream=_STREAM)
+    found = table[np.minimum(indices, len(table) - 1), fields]
+    return np.where(indices < len(table), found, np.int32(labels.NONE))
 
 
 def _facts(pair: Pair) -> dict[str, str]:

@@ -5,15 +5,13 @@ facts of each text as `spans.numbered` has them: all its tags, all its phrases,
 and as many places, drawn evenly from all of the text, which are phrases or not.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
-from numpy.typing import ArrayLike
 
-from sedd_jax.data import crops, labels, seq2seq, spans, taggers
+from sedd_jax.data import crops, labelled, labels, seq2seq, spans, taggers
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.spans import FIRST, Tagged
 
@@ -36,7 +34,7 @@ class _Facts(NamedTuple):
   phrases: np.ndarray
 
 
-class TaggedPairs:
+class TaggedPairs(labelled.Labelled):
   """Pairs with the tags and phrases of their targets.
 
   What is drawn depends on seed, step and index alone, in evaluation on the row.
@@ -71,7 +69,6 @@ class TaggedPairs:
         f'data.label={labels.SPANS!r} is of the words of targets: '
         f"data.layout='target', not {pairs.layout!r}"
       )
-    self._pairs = pairs
     found: dict[str, list[Tagged]] = {}
     for split in pairs.info.num_tokens:
       texts = [
@@ -82,19 +79,12 @@ class TaggedPairs:
       logging.info('tagging %s texts, %s', f'{len(texts):,}', split)
       found[split] = taggers.tagged(tagger, texts, places)
     everything = [one for own in found.values() for one in own]
-    named = sorted(
-      {
-        spans.NO_PHRASE,
-        *(spans.tag(name) for one in everything for name in one.tags),
-        *(spans.phrase(each[2]) for one in everything for each in one.phrases),
-      }
-    )
-    numbers = dict(zip(named, range(len(named))))
-    labels.Names().numbers(named)
-    if known is not None:
-      table = labels.renumbered(named, known)
-      numbers = {name: int(table[i]) for name, i in numbers.items()}
-      named = list(known)
+    own = {
+      spans.NO_PHRASE,
+      *(spans.tag(name) for one in everything for name in one.tags),
+      *(spans.phrase(each[2]) for one in everything for each in one.phrases),
+    }
+    numbers = labels.numbered(own, known)
     self._none = numbers[spans.NO_PHRASE]
     # One width for all splits: a batch has one shape.
     size = (
@@ -102,36 +92,25 @@ class TaggedPairs:
       max(1, *(len(one.phrases) for one in everything)),
     )
     self._facts = {
-      split: _table(own, size, numbers) for split, own in found.items()
+      split: _table(rows, size, numbers) for split, rows in found.items()
     }
-    self.info = dataclasses.replace(pairs.info, labels=tuple(named))
+    super().__init__(pairs, tuple(numbers))
 
-  def __getattr__(self, name: str) -> Any:
-    """What is not changed here."""
-    if name.startswith('_'):
-      raise AttributeError(name)
-    return getattr(self._pairs, name)
-
-  def train_batch(
-    self, seed: int, step: int, indices: ArrayLike, count: int
-  ) -> dict[str, np.ndarray]:
-    """As `PairDataset.train_batch`, with `label [b, n, 3]`."""
+  def train_labels(
+    self, seed: int, step: int, indices: np.ndarray
+  ) -> np.ndarray:
+    """`[b, n, 3]`."""
     facts = self._facts['train']
     rows = crops.starts(seed, step, indices, len(facts.words))
-    batch = self._pairs.train_batch(seed, step, indices, count)
-    label = self._label(facts, rows, seed, step, np.asarray(indices))
-    return batch | {'label': label}
+    return self._label(facts, rows, seed, step, indices)
 
-  def eval_batch(
-    self, split: str, indices: ArrayLike, count: int
-  ) -> dict[str, np.ndarray]:
-    """As `PairDataset.eval_batch`, with `label [b, n, 3]`."""
-    batch = self._pairs.eval_batch(split, indices, count)
-    facts, index = self._facts[split], np.asarray(indices, np.int64)
-    rows = np.minimum(index, len(facts.words) - 1)
-    label = self._label(facts, rows, 0, 0, index)
-    label[index >= len(facts.words), :, 2] = labels.NONE
-    return batch | {'label': label}
+  def eval_labels(self, split: str, indices: np.ndarray) -> np.ndarray:
+    """`[b, n, 3]`."""
+    facts = self._facts[split]
+    rows = np.minimum(indices, len(facts.words) - 1)
+    label = self._label(facts, rows, 0, 0, indices)
+    label[indices >= len(facts.words), :, 2] = labels.NONE
+    return label
 
   def _label(
     self,

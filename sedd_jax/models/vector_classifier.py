@@ -72,7 +72,7 @@ class VectorClassifier(VectorReader):
     num_labels: labels, and all else as of `VectorReader`.
   """
 
-  gives_labels = True
+  gives_labels = 'texts'
 
   @nn.compact
   def __call__(

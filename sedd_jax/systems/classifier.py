@@ -7,7 +7,7 @@ their field; others are all one field's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from sedd_jax.systems import base, embedding_bound, parts
 TIME_SCALE = 1000.0
 
 # Places of an example's noise, apart from its dropout, which has 1.
-_FIRST, DROPOUT, _NOISE = 0, 1, 2
+_FIRST, _DROPOUT, _NOISE = 0, 1, 2
 
 
 def examples() -> tuple[dict[str, Any], ...]:
@@ -69,13 +69,11 @@ def make(config: Any, data_info: Any) -> base.System:
     data_info.vocab_size,
     num_labels=len(labels),
     vectors=True,
-    gives_labels=True,
+    gives_labels='texts',
   )
   shape = (data_info.vocab_size, network.embedding_size)
   groups = fields_of(labels)
-  draw_times = names.resolve(
-    times.TIMES, config.training.time_sampling, 'time sampling'
-  )
+  on_noise = noisy(config, process)
 
   def log_probs(params, x_t, step, valid=None, dropout_keys=None):
     time = TIME_SCALE / process.num_steps * step.astype(jnp.float32)
@@ -90,20 +88,9 @@ def make(config: Any, data_info: Any) -> base.System:
     return params, {'embedding': jnp.zeros(shape, jnp.float32)}
 
   def loss(params, aux, key, batch):
-    tokens, valid, given = parts.of_batch(batch)
-    keys = keys_lib.example_keys(key, batch['index'])
-    u = draw_times(key, batch['index'], batch['count'])
-    dropout_keys = None
-    if config.model.dropout:
-      dropout_keys = keys_lib.folded(keys, DROPOUT)
-
-    def told(x_t, step):
-      return log_probs(params, x_t, step, valid, dropout_keys)
-
-    clean = jnp.take(aux['embedding'], tokens, axis=0)
-    found = noisy(told, clean, keys, u, given, process=process)
-    label, counted = batch['label'], parts.counted(tokens, valid, given)
-    return label_loss(found, label, counted, groups)
+    found = log_probs(params, *on_noise(aux['embedding'], key, batch))
+    counted = parts.counted(*parts.of_batch(batch))
+    return label_loss(found, batch['label'], counted, groups)
 
   def log_label(params, aux, x_t, step, label):
     del aux
@@ -160,37 +147,59 @@ def taker(
   return frozen
 
 
+class Noisy(NamedTuple):
+  """Texts at one step of the noise each, as a classifier takes them.
+
+  Attributes:
+    x_t: `[batch, length, size]`; what is given is without the chain's noise.
+    step: `[batch]` int32, from 0, where a text has the noise of x_0 alone, to
+      T, each as likely.
+    valid: `[batch, length]` bool, or None.
+    dropout_keys: typed keys `[batch]`, or None without dropout.
+  """
+
+  x_t: Array
+  step: Array
+  valid: Array | None
+  dropout_keys: Array | None
+
+
 def noisy(
-  told_fn: Callable[[Array, Array], Array],
-  clean: Array,
-  keys: Array,
-  u: Array,
-  given: Array | None,
-  *,
-  process: Gaussian,
-) -> Array:
-  """What a classifier says of texts at one step each, from 0 to T.
+  config: Any, process: Gaussian
+) -> Callable[[Array, Array, Mapping[str, Any]], Noisy]:
+  """What draws the noise of a batch.
 
   Args:
-    told_fn: `(x_t [batch, length, size], step [batch]) -> [batch, ...]`.
-    clean: `[batch, length, size]`, the embeddings.
-    keys: typed keys `[batch]`.
-    u: `[batch]`, uniform on [0, 1): the step is floor(u (T + 1)); at step 0 the
-      text has the noise of x_0 alone.
-    given: `[batch, length]` bool, outside the noise of the chain, or None.
+    config: the whole config.
     process: the noise.
 
   Returns:
-    What told_fn says.
+    `(embedding [vocabulary, size], key, batch) -> Noisy`.
+
+  Raises:
+    ValueError: for an unknown way to draw times.
   """
   last = process.num_steps
-  step = jnp.minimum(jnp.floor(u * (last + 1)).astype(jnp.int32), last)
-  first = embedding_bound.normal(keys, _FIRST, clean)
-  x_0 = clean + process.at('std', 1) * first
-  noise = embedding_bound.normal(keys, _NOISE, clean)
-  return told_fn(
-    partial.kept(x_0, process.noised(x_0, step, noise), given), step
+  draw_times = names.resolve(
+    times.TIMES, config.training.time_sampling, 'time sampling'
   )
+
+  def drawn(embedding, key, batch):
+    tokens, valid, given = parts.of_batch(batch)
+    keys = keys_lib.example_keys(key, batch['index'])
+    u = draw_times(key, batch['index'], batch['count'])
+    step = jnp.minimum(jnp.floor(u * (last + 1)).astype(jnp.int32), last)
+    clean = jnp.take(embedding, tokens, axis=0)
+    first = embedding_bound.normal(keys, _FIRST, clean)
+    x_0 = clean + process.at('std', 1) * first
+    noise = embedding_bound.normal(keys, _NOISE, clean)
+    x_t = partial.kept(x_0, process.noised(x_0, step, noise), given)
+    dropout_keys = None
+    if config.model.dropout:
+      dropout_keys = keys_lib.folded(keys, _DROPOUT)
+    return Noisy(x_t, step, valid, dropout_keys)
+
+  return drawn
 
 
 def fields_of(labels: Sequence[str]) -> np.ndarray:

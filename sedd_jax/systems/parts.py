@@ -384,7 +384,7 @@ def make_network(
   causal: bool = False,
   num_labels: int = 0,
   vectors: bool = False,
-  gives_labels: bool | str = False,
+  gives_labels: str = '',
 ) -> Any:
   """The network of `config.model`.
 
@@ -394,8 +394,8 @@ def make_network(
     causal: whether a position sees those before it alone.
     num_labels: labels that a token may have, or that are told.
     vectors: it takes noisy vectors, as `EmbeddingBert`, and not tokens.
-    gives_labels: it tells labels, as `VectorClassifier`; 'spans': of words and
-      phrases, as `SpanClassifier`.
+    gives_labels: 'texts': it tells their labels, as `VectorClassifier`;
+      'spans': those of words and phrases, as `SpanClassifier`; '': of none.
 
   Returns:
     A Linen module with `__call__` and `features`, as `DiffusionTransformer`, or
@@ -446,11 +446,11 @@ def make_network(
   return network
 
 
-def _kind_of(network: Any) -> tuple[bool, bool | str]:
-  """Whether a network takes vectors, and whether it tells labels, of what."""
+def _kind_of(network: Any) -> tuple[bool, str]:
+  """Whether a network takes vectors, and of what it tells labels."""
   return (
     getattr(network, 'takes_vectors', False),
-    getattr(network, 'gives_labels', False),
+    getattr(network, 'gives_labels', ''),
   )
 
 

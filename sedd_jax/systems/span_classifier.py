@@ -14,8 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from sedd_jax.core import keys as keys_lib
-from sedd_jax.core import names, times
 from sedd_jax.data import labels as data_labels
 from sedd_jax.data import meanings
 from sedd_jax.noise_schedules import GaussianSteps
@@ -60,11 +58,9 @@ def make(config: Any, data_info: Any) -> base.System:
     gives_labels='spans',
   )
   shape = (data_info.vocab_size, network.embedding_size)
-  draw_times = names.resolve(
-    times.TIMES, config.training.time_sampling, 'time sampling'
-  )
+  on_noise = classifier.noisy(config, process)
 
-  def logits(params, x_t, step, spans, valid=None, dropout_keys=None):
+  def logits(params, spans, x_t, step, valid=None, dropout_keys=None):
     time = classifier.TIME_SCALE / process.num_steps * step.astype(jnp.float32)
     return network.apply(
       {'params': params},
@@ -82,24 +78,14 @@ def make(config: Any, data_info: Any) -> base.System:
     return params, {'embedding': jnp.zeros(shape, jnp.float32)}
 
   def loss(params, aux, key, batch):
-    tokens, valid, given = parts.of_batch(batch)
-    keys = keys_lib.example_keys(key, batch['index'])
-    u = draw_times(key, batch['index'], batch['count'])
-    dropout_keys = None
-    if config.model.dropout:
-      dropout_keys = keys_lib.folded(keys, classifier.DROPOUT)
     label = batch['label']
-
-    def told(x_t, step):
-      return logits(params, x_t, step, label[..., :2], valid, dropout_keys)
-
-    clean = jnp.take(aux['embedding'], tokens, axis=0)
-    found = classifier.noisy(told, clean, keys, u, given, process=process)
+    texts = on_noise(aux['embedding'], key, batch)
+    found = logits(params, label[..., :2], *texts)
     return span_loss(found, label[..., 2], labels)
 
   def log_label(params, aux, x_t, step, label):
     del aux
-    found = logits(params, x_t, step, label[..., :2])
+    found = logits(params, label[..., :2], x_t, step)
     own, _ = log_probs(found, label[..., 2], labels)
     return jnp.sum(own, axis=-1)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from sedd_jax import config_checks, systems
-from sedd_jax.core import keys as keys_lib
 from sedd_jax.noise_schedules import GaussianSteps
 from sedd_jax.processes import Gaussian
 from sedd_jax.systems import classifier, embedding_chain
@@ -48,21 +47,18 @@ def test_the_exact_posterior_is_the_optimum():
   toy = TwoWords(Gaussian.of(GaussianSteps(num_steps=8)), 0.3)
   rows = 40_000
   words = (np.arange(rows) % 10 < 3).astype(np.int32)
-  keys = keys_lib.example_keys(jax.random.key(1), jnp.arange(rows))
-  u = (jnp.arange(rows) * 0.618034) % 1
+  batch = {'tokens': words[:, None], 'index': np.arange(rows), 'count': rows}
+  on_noise = classifier.noisy(config_of(), toy.process)
   fields = np.zeros(2, np.int32)
   counted = jnp.ones((rows, 1), bool)
 
   @jax.jit
   def nats(slope, offset):
-    def told(x_t, step):
-      odds = slope * toy.log_odds(x_t, step) + offset
-      logits = jnp.stack([jnp.zeros_like(odds), odds], -1)
-      return classifier.within_fields(logits, fields)
-
-    clean = jnp.asarray(toy.vectors)[words][:, None, None]
-    keys_ = jax.random.clone(keys)
-    found = classifier.noisy(told, clean, keys_, u, None, process=toy.process)
+    embedding = jnp.asarray(toy.vectors)[:, None]
+    texts = on_noise(embedding, jax.random.key(1), batch)
+    odds = slope * toy.log_odds(texts.x_t, texts.step) + offset
+    logits = jnp.stack([jnp.zeros_like(odds), odds], -1)
+    found = classifier.within_fields(logits, fields)
     return classifier.label_loss(found, words, counted, fields).nats
 
   exact = np.asarray(nats(1.0, 0.0), np.float64)
