@@ -177,6 +177,19 @@ def test_averaged_parameters_are_written(trained, tmp_path, capsys):
   assert told['parameters'] == sum(x.size for x in jax.tree.leaves(run.params))
 
 
+def test_weights_that_are_there_stay(trained, tmp_path, capsys):
+  kept = tmp_path / 'config.json'
+  kept.write_text('another one')
+  argv = [f'--workdir={trained}', '--mode=export']
+  argv += [f'--config.task.path={tmp_path}']
+  with pytest.raises(SystemExit):
+    main.main(argv)
+  assert f'{kept}: there already' in capsys.readouterr().err
+  assert [x.name for x in tmp_path.iterdir()] == ['config.json']
+  main.main([*argv, '--config.task.overwrite=true'])
+  pretrained.load_sedd(tmp_path)
+
+
 def test_a_network_that_is_not_told_the_noise_is_written_so(
   tiny_text, tmp_path
 ):

@@ -5,6 +5,7 @@ brought back into text (`detokenizers`), ended, joined, and cut again into
 sequences.  A suite names all of it, and the published figures beside it.
 """
 
+import collections
 import json
 import lzma
 import pathlib
@@ -407,8 +408,37 @@ SUITES = {
   ),
 }
 
+# MDLM's validation split of OpenWebText: its last documents.
+HELD_OUT = 100_000
+
 # What a config may name.
 NAMES = ('', *SUITES)
+
+
+def write_last(
+  path: pathlib.Path, files: Iterable[pathlib.Path], count: int
+) -> int:
+  """Writes the last documents of files as JSON lines.
+
+  Args:
+    path: of the file, whose folder is made.
+    files: text files, see `documents.read_documents`.
+    count: documents at most; that many are held in memory.
+
+  Returns:
+    How many were written.
+
+  Raises:
+    DataError: for damaged files and what is no UTF-8; nothing is written.
+  """
+  last = collections.deque[documents.Document](maxlen=count)
+  last.extend(documents.read_documents(files))
+  texts = [json.dumps({'text': each.text()}) for each in last]
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_name(f'{path.name}.partial')
+  part.write_text(''.join(f'{text}\n' for text in texts), 'utf-8')
+  part.replace(path)
+  return len(texts)
 
 
 def located(name: str, folder: pathlib.Path) -> pathlib.Path | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sedd_jax.data import documents, labels, shards
+from sedd_jax.data import documents, labels, shards, tokenizers
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.tokenizers import Tokenizer
 
@@ -272,6 +272,8 @@ def read_labels(
 def verify(folder: str | os.PathLike[str]) -> Manifest:
   """Reads a prepared folder whole: sizes, SHA-256 and range of the tokens.
 
+  The tokenizer's files, copied there, are held to the manifest too.
+
   Raises:
     DataError: for whatever is wrong.
   """
@@ -294,7 +296,28 @@ def verify(folder: str | os.PathLike[str]) -> Manifest:
         raise DataError(f'{path}: not where documents begin, in their order')
     if manifest.labels is not None:
       _check_labels(folder, manifest, split)
+  _check_tokenizer(folder, manifest)
   return manifest
+
+
+def _check_tokenizer(
+  folder: str | os.PathLike[str], manifest: Manifest
+) -> None:
+  name = manifest.tokenizer['name']
+  if name in tokenizers.TOKENIZERS:
+    found = tokenizers.make(name, [folder])
+  else:
+    file = pathlib.Path(folder, name)
+    found = tokenizers.make(str(file if file.is_file() else folder))
+  for what, own, wanted in (
+    ('sha256', found.sha256, manifest.tokenizer['sha256']),
+    ('tokens', found.vocab_size, manifest.vocab_size),
+  ):
+    if own != wanted:
+      raise DataError(
+        f'{folder}: its tokenizer is not that of the manifest, {name!r}: '
+        f'{what} {own}, where the manifest says {wanted}'
+      )
 
 
 def _check_labels(

@@ -14,6 +14,7 @@
   python -m sedd_jax.data.prepare train-words --input pairs.jsonl \\
     --output data_cache/my_words
   python -m sedd_jax.data.prepare verify --input data_cache/text8
+  python -m sedd_jax.data.prepare held-out --input openwebtext/
 
 text8, enwik8 and gpt2 are downloaded where their files are not at hand, and
 checked; openwebtext, lm1b, wikitext2, wikitext103, ptb and lambada are fetched
@@ -40,6 +41,7 @@ from sedd_jax.data import (
   corpora,
   documents,
   downloads,
+  evaluation_sets,
   labels,
   packing,
   pairs,
@@ -384,6 +386,26 @@ def prepare_words(arguments: argparse.Namespace) -> None:
   )
 
 
+def prepare_held_out(arguments: argparse.Namespace) -> None:
+  """The last documents of OpenWebText, as the suite `owt` reads them."""
+  output = pathlib.Path(arguments.output)
+  path = output / evaluation_sets.SETS['openwebtext'].files[0]
+  if path.exists() and not arguments.overwrite:
+    raise DataError(f'{path}: there already; replace it with --overwrite')
+  if arguments.documents < 1:
+    raise DataError(f'--documents is {arguments.documents}, not above 0')
+  place = arguments.input or published.download(
+    'openwebtext', output / 'downloads'
+  )
+  count = evaluation_sets.write_last(
+    path, documents.find(str(place)), arguments.documents
+  )
+  print(
+    f'{path}: {count:,} documents; use it with: --config.eval.suite=owt '
+    f'--config.eval.suite_path={output}'
+  )
+
+
 def verify(arguments: argparse.Namespace) -> None:
   """Reads a prepared folder whole and compares it with its manifest."""
   folder = _input(arguments)
@@ -395,6 +417,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
   'gpt2': prepare_gpt2,
   'train-tokenizer': prepare_tokenizer,
   'train-words': prepare_words,
+  'held-out': prepare_held_out,
   'verify': verify,
 }
 
@@ -522,6 +545,12 @@ def argument_parser() -> argparse.ArgumentParser:
     choices=('targets', 'both'),
     default='targets',
     help='train-words: the sides of the pairs; default: targets',
+  )
+  parser.add_argument(
+    '--documents',
+    type=int,
+    default=evaluation_sets.HELD_OUT,
+    help=f'held-out: so many at the end; default: {evaluation_sets.HELD_OUT:,}',
   )
   parser.add_argument(
     '--restart',

@@ -271,9 +271,14 @@ def suite_table(
   given = f', given {first["given"]}' if 'given' in first else ''
   steps = first.get('chain_steps')
   of_steps = f', {steps} steps of the chain' if steps else ''
+  how = (
+    f'at most (eval.protocol {first["protocol"]}{of_steps}, {first["points"]} '
+    'times a sequence)'
+  )
+  if set(first['terms']) == {'nll'}:
+    how = 'exact'
   lines.append(
-    f'\n{name}: step {first["step"]}{given}, at most (eval.protocol '
-    f'{first["protocol"]}{of_steps}, {first["points"]} times a sequence), '
+    f'\n{name}: step {first["step"]}{given}, {how}, '
     f'packing {packing}, sequences: {counted}. The others: {suite.source}.'
   )
   return '\n'.join(lines) + '\n'

@@ -325,6 +325,11 @@ def load_sedd(
     raise PretrainedError(f'{file}: {text}') from error
 
 
+def files(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
+  """The files that weights have in a folder."""
+  return pathlib.Path(path, WEIGHTS), pathlib.Path(path, CONFIG)
+
+
 def save_sedd(
   path: str | os.PathLike,
   params: Mapping[str, Any],
@@ -377,8 +382,9 @@ def save_sedd(
     tensor_files.write_npz(path, {**tensors, CONFIG: np.array(text)})
     return
   path.mkdir(parents=True, exist_ok=True)
-  tensor_files.write_safetensors(path / WEIGHTS, tensors)
-  (path / CONFIG).write_text(text + '\n', 'utf-8')
+  weights, config_file = files(path)
+  tensor_files.write_safetensors(weights, tensors)
+  config_file.write_text(text + '\n', 'utf-8')
 
 
 def _config_of(

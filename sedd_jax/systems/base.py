@@ -37,7 +37,8 @@ class Bound(NamedTuple):
   Attributes:
     nats: `[batch]`, nats a sequence.
     weight: `[batch]`, tokens counted in the sequence.
-    terms: name to `[batch]`, nats; the terms sum to `nats`.
+    terms: name to `[batch]`, nats; the terms sum to `nats`.  'nll' alone says
+      that it is no bound but -log p itself.
     stats: pytree of `[batch, ...]` that `System.update_aux` consumes.
   """
 

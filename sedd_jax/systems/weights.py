@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -94,15 +95,15 @@ def exporter(
     timed: whether a network of SEDD's is told the noise.
 
   Returns:
-    For `System.tasks`; its options are `path`, the folder to write, and
-    `layout`.
+    For `System.tasks`; its options are `path`, the folder to write, `layout`,
+    and `overwrite`, without which weights that are there stay.
   """
 
   def export(
     params: Any, aux: Any, options: Mapping[str, Any], tokenizer: Any
   ) -> dict[str, Any]:
     del aux, tokenizer
-    known = ('path', 'layout')
+    known = ('path', 'layout', 'overwrite')
     for name in options:
       if name not in known:
         raise base.TaskError(
@@ -115,6 +116,16 @@ def exporter(
       raise base.TaskError(
         f'system {config.system.name} is not written in the layout {layout!r}; '
         f'{names.alternatives(str(layout), layouts)}'
+      )
+    there = [
+      file
+      for file in (pathlib.Path(path), *pretrained.files(path))
+      if file.is_file()
+    ]
+    if there and not options.get('overwrite', False):
+      raise base.TaskError(
+        f'{there[0]}: there already; replace it with '
+        '--config.task.overwrite=true'
       )
     if 'label_embed' in params:
       raise base.TaskError(

@@ -114,6 +114,23 @@ def test_a_vocabulary_that_does_not_hold_the_tokens_is_found(tmp_path):
     packing.verify(tmp_path)
 
 
+def test_a_tokenizer_that_is_not_the_manifest_s_is_found(tmp_path):
+  words = tmp_path / 'words'
+  words.mkdir()
+  (words / 'words.txt').write_text(tokenizers.words_file({'a': 3, 'b': 1}, 0))
+  folder = write(tmp_path / 'd', tokenizer=str(words), train=[4, 5])
+  packing.verify(folder)
+  copied = folder / 'words.txt'
+  text = copied.read_text()
+  copied.write_text(text.replace('b', 'c'))
+  with pytest.raises(DataError, match="not that of the manifest, 'words': sha"):
+    packing.verify(folder)
+  copied.write_text(text)
+  change(folder, vocab_size=7)
+  with pytest.raises(DataError, match='tokens 6, where the manifest says 7'):
+    packing.verify(folder)
+
+
 @pytest.mark.parametrize(
   'fields, text',
   [

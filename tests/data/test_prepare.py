@@ -18,6 +18,7 @@ from sedd_jax.data import (
   DataError,
   documents,
   downloads,
+  evaluation_sets,
   load,
   packing,
   prepare,
@@ -350,3 +351,22 @@ def test_pairs_need_no_preparation(capsys):
   assert 'without a preparation: --config.data.source' in (
     capsys.readouterr().err
   )
+
+
+def test_the_last_documents_are_those_of_the_suite(capsys):
+  """The hub's OpenWebText has no held-out split: MDLM took the end of it."""
+  write_jsonl('in/a.jsonl', lines(30))
+  write_jsonl('in/b.jsonl', lines(30, begin=30))
+  argv = ['held-out', '--input', 'in', '--output', 'sets', '--documents', '40']
+  assert prepare.main(argv) == 0
+  path = pathlib.Path('sets/openwebtext-valid.jsonl')
+  assert f'{path}: 40 documents; ' in capsys.readouterr().out
+  assert evaluation_sets.located('openwebtext', pathlib.Path('sets')) == path
+  found = list(evaluation_sets.examples_of('openwebtext', path))
+  assert found == lines(40, begin=20)
+  before = path.read_bytes()
+  assert prepare.main(argv) == 1
+  assert 'there already; replace it with --ov' in capsys.readouterr().err
+  pathlib.Path('in/c.jsonl').write_text('"cut')
+  assert prepare.main([*argv, '--overwrite']) == 1
+  assert whole(pathlib.Path('sets')) == {path.name: before}

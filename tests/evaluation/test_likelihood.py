@@ -131,16 +131,24 @@ def test_some_of_the_sequences(dataset):
 
 def test_a_suite_table_tells_what_was_left_out():
   of_set = {'perplexity': 2.0, 'standard_error': None, 'nats_per_token': 0.7}
-  of_set |= {'step': 3, 'protocol': 'sedd', 'points': 4}
+  of_set |= {'step': 3, 'protocol': 'sedd', 'points': 4, 'terms': {'prior': 0}}
   counts = ({'num_sequences': 9, 'split_sequences': 1234}, {'num_sequences': 5})
-  table = report.suite_table(
-    evaluation_sets.SUITES['sedd_zero_shot'],
-    'mine',
-    {name: of_set | n for name, n in zip(('lambada', 'ptb'), counts)},
-    packing='sedd',
-    unit='token',
-  )
-  assert 'sequences: lambada 9 of 1,234, ptb 5.' in table
+
+  def table_of(**changes):
+    of_sets = zip(('lambada', 'ptb'), counts)
+    return report.suite_table(
+      evaluation_sets.SUITES['sedd_zero_shot'],
+      'mine',
+      {name: of_set | changes | n for name, n in of_sets},
+      packing='sedd',
+      unit='token',
+    )
+
+  assert 'sequences: lambada 9 of 1,234, ptb 5.' in table_of()
+  bounded = 'step 3, at most (eval.protocol sedd, 4 times a sequence), packing'
+  assert bounded in table_of()
+  exact = table_of(terms={'nll': 0.7})
+  assert 'step 3, exact, packing' in exact and 'at most' not in exact
 
 
 def test_a_single_sequence_has_no_standard_error(dataset):
