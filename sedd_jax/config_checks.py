@@ -349,7 +349,7 @@ def _check_control(config: config_dict.ConfigDict) -> None:
   if not sampling.control_length:
     for name in (
       *('guidance_scale', 'fluency', 'control_steps', 'control_rate'),
-      *('control_reset', 'control_until', 'classifier'),
+      *('control_reset', 'control_until', 'classifier', 'guidance'),
     ):
       if sampling[name] != FIELDS[f'sampling.{name}'].default:
         raise ConfigError(

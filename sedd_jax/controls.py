@@ -12,6 +12,7 @@ from sedd_jax import runs, systems
 from sedd_jax.core import names
 from sedd_jax.data import labels as data_labels
 from sedd_jax.data import marked, meanings, spans, taggers
+from sedd_jax.default_config import FIELDS
 from sedd_jax.evaluation import (
   conditioning,
   control,
@@ -45,8 +46,8 @@ class Controls:
 
     Args:
       run: the generator.
-      folders: of runs of systems classifier and span_classifier, by commas; or
-        none.
+      folders: of runs of systems classifier, span_classifier and
+        token_classifier, by commas; or none.
 
     Raises:
       ValueError: another run, one of another noise, width or embeddings than
@@ -113,7 +114,12 @@ class Controls:
         that takes no control.
     """
     sampling = self.run.config.sampling
-    options = {name: sampling[name] for name in vector_control.OPTIONS}
+    # By default there is nothing to ask for: vectors take others than tokens.
+    options = {
+      name: sampling[name]
+      for name in (*vector_control.OPTIONS, 'guidance')
+      if sampling[name] != FIELDS[f'sampling.{name}'].default
+    }
     of_texts, of_spans = self._read(wanted)
     found = self._guides(of_texts)
     if any(of_spans):
@@ -233,7 +239,7 @@ class Controls:
 
 
 def _read(folder: str, run: runs.Run) -> runs.Run:
-  """A classifier of a generator's vectors.
+  """A classifier of a generator's noisy texts.
 
   Raises:
     ValueError: no such run, or one that does not fit.
@@ -244,7 +250,12 @@ def _read(folder: str, run: runs.Run) -> runs.Run:
     if system.frozen is None or system.log_label is None:
       raise ValueError(
         f'system {found.config.system.name!r} says nothing of labels: a '
-        'control needs a run of system classifier'
+        'control needs a run of system classifier or token_classifier'
+      )
+    if not judges.same_ids(found.tokenizer, run.tokenizer):
+      raise ValueError(
+        f'its tokens are those of {found.config.data.tokenizer!r}, and those '
+        f'of the run of {run.config.data.tokenizer!r}'
       )
     taken = system.frozen(run.config, run.params)
     for name, array in taken.items():

@@ -461,14 +461,21 @@ FIELDS: dict[str, Field] = {
   ),
   'sampling.control': Field(
     '',
-    'Vectors: a label that samples have by gradients of sampling.classifier, '
-    'as field[value], or of its words: NNP[0], NP[2:5], pos: DT * VBZ, parse: '
-    'NP[0:2] VP[2:5]; several at once as a JSON list.',
+    'A label that samples have by sampling.classifier, as verse or '
+    'field[value]; of vectors also of their words: NNP[0], NP[2:5], pos: DT * '
+    'VBZ, parse: NP[0:2] VP[2:5]; several at once as a JSON list.',
   ),
   'sampling.classifier': Field(
     '',
-    'Vectors: the folder of a run of system classifier or span_classifier, '
-    'begun from this run; several by commas.',
+    'The folder of a run that knows labels: of vectors one of system '
+    'classifier or span_classifier, begun from this run; of tokens one of '
+    'token_classifier; several by commas.',
+  ),
+  'sampling.guidance': Field(
+    'exact',
+    'Control of tokens: exact: the classifier is asked of every change of one '
+    'token; first_order: its gradient says what they change.',
+    'sedd_jax.systems.guides:GUIDANCE',
   ),
   'sampling.control_length': Field(
     0,

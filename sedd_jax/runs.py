@@ -328,9 +328,9 @@ class Experiment:
     Raises:
       ValueError: no such run, or one that does not fit.
     """
-    if self.system.frozen is None:
-      return None
     source = self.config.init_from
+    if self.system.frozen is None or not source:
+      return None
     try:
       run = load_run(source)
       if not judges.same_ids(run.tokenizer, self.tokenizer):

@@ -29,13 +29,14 @@ RECIPES = (
   *('qqp_ar_small', 'qqp_diffuser_small', 'simplification_diffuser'),
   *('e2e_control_classifier', 'e2e_control_classifier_small', 'e2e_ar_small'),
   *('e2e_control_tags', 'e2e_control_tags_small'),
+  'text_file_token_classifier',
 )
 # Those without a paper's recipe behind them.
 OWN = (
   *('quickstart', 'text8_absorb_small', 'text8_uniform_small'),
   *('toy_d3pm_gaussian', 'text_file_diffusion_bert'),
   *('text_file_absorb_gpt2', 'text_file_mdlm_gpt2', 'text_file_ar_gpt2'),
-  *('toy_diffuser', 'jfleg_diffuser'),
+  *('toy_diffuser', 'jfleg_diffuser', 'text_file_token_classifier'),
   *('e2e_diffusion_lm_small', 'e2e_control_classifier_small', 'e2e_ar_small'),
   'e2e_control_tags_small',
   *('qqp_diffuseq_small', 'qqp_ar_small', 'qqp_diffuser_small'),
@@ -193,6 +194,11 @@ def test_a_recipe_makes_a_step(name, tiny_text, tmp_path):
   config.model.update({'hidden_size': 16, 'num_layers': 1, 'num_heads': 2})
   config.model.cond_size = 8
   config.data.path = str(tiny_text)
+  if config.data.source == 'text_file' and config.data.label:
+    config.data.path = str(tmp_path / 'texts.jsonl')
+    text = '{{"text": "a cat sat on a mat", "label": "{}"}}\n'
+    lines = 20 * (text.format('a') + text.format('b'))
+    pathlib.Path(config.data.path).write_text(lines)
   if config.data.source == 'seq2seq':
     config.data.path = str(tmp_path / 'pairs.jsonl')
     pair = '{{"src": "food[{}]", "trg": "sat a cat"}}\n'

@@ -7,6 +7,7 @@ from sedd_jax.models import bert_weights, edits, heads, pretrained
 from sedd_jax.models.bert import Bert
 from sedd_jax.models.embedding_bert import EmbeddingBert
 from sedd_jax.models.span_classifier import SpanClassifier
+from sedd_jax.models.token_classifier import TokenClassifier
 from sedd_jax.models.transformer import DiffusionTransformer
 from sedd_jax.models.vector_classifier import VectorClassifier
 
@@ -16,6 +17,7 @@ MODELS = {
   'embedding_bert': EmbeddingBert,
   'vector_classifier': VectorClassifier,
   'span_classifier': SpanClassifier,
+  'token_classifier': TokenClassifier,
 }
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
   'DiffusionTransformer',
   'EmbeddingBert',
   'SpanClassifier',
+  'TokenClassifier',
   'VectorClassifier',
   'bert_weights',
   'edits',

@@ -98,13 +98,28 @@ class VectorClassifier(VectorReader):
       ValueError: for shapes that do not fit; before compilation.
     """
     h = states(self, x_t, time, valid, dropout_keys)
-    # BERT's pooler, and a linear map, of all places: read at one alone, it
-    # learns by attention only, and may stand still for thousands of steps.
-    head = Between(self.hidden_size, self.num_labels, name='head')
-    seen = None
-    if valid is not None:
-      seen = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)[..., None]
-    return head(jnp.mean(h, axis=1, where=seen)).astype('float32')
+    return of_texts(self, h, valid)
+
+
+def of_texts(network: VectorReader, h: Array, valid: Array | None) -> Array:
+  """BERT's pooler, and a linear map, of the mean of all places.
+
+  Read at one place alone, it would learn by attention only, and may stand still
+  for thousands of steps.
+
+  Args:
+    network: a `VectorReader`, inside its own call.
+    h: of `states`.
+    valid: of that call.
+
+  Returns:
+    `[batch, num_labels]` float32.
+  """
+  head = Between(network.hidden_size, network.num_labels, name='head')
+  seen = None
+  if valid is not None:
+    seen = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)[..., None]
+  return head(jnp.mean(h, axis=1, where=seen)).astype('float32')
 
 
 def states(

@@ -15,6 +15,7 @@ from sedd_jax.systems import (
   multinomial,
   sedd,
   span_classifier,
+  token_classifier,
 )
 from sedd_jax.systems.base import (
   Bound,
@@ -38,6 +39,7 @@ SYSTEMS = {
   'diffuseq': diffuseq.make,
   'classifier': classifier.make,
   'span_classifier': span_classifier.make,
+  'token_classifier': token_classifier.make,
 }
 
 __all__ = [

@@ -55,13 +55,7 @@ def make(config: Any, data_info: Any) -> base.System:
     ValueError: names and numbers that do not fit, data without labels, and no
       generator; before compilation.
   """
-  labels = tuple(getattr(data_info, 'labels', ()))
-  if not labels:
-    raise ValueError(
-      f'system {config.system.name} learns labels, and the data has none: set '
-      'data.label'
-    )
-  parts.require_labels(config, of_spans=False)
+  labels = labels_of(config, data_info)
   require_generator(config)
   process = Gaussian.of(parts.make_schedule(config, GaussianSteps))
   network = parts.make_network(
@@ -94,9 +88,7 @@ def make(config: Any, data_info: Any) -> base.System:
 
   def log_label(params, aux, x_t, step, label):
     del aux
-    found = log_probs(params, x_t, step)
-    own = jnp.take_along_axis(found, jnp.maximum(label, 0)[:, None], 1)[:, 0]
-    return jnp.where(label >= 0, own, 0)
+    return of_label(log_probs(params, x_t, step), label)
 
   return base.System(
     init=init,
@@ -105,6 +97,33 @@ def make(config: Any, data_info: Any) -> base.System:
     frozen=taker(config, process, shape),
     log_label=log_label,
   )
+
+
+def labels_of(config: Any, data_info: Any) -> tuple[str, ...]:
+  """The labels of texts that the data has.
+
+  Raises:
+    ValueError: it has none, or others.
+  """
+  labels = tuple(getattr(data_info, 'labels', ()))
+  if not labels:
+    raise ValueError(
+      f'system {config.system.name} learns labels, and the data has none: set '
+      'data.label'
+    )
+  parts.require_labels(config, of_spans=False)
+  return labels
+
+
+def of_label(log_probs: Array, label: Array) -> Array:
+  """log p of a label a text, `[batch]`, 0 where it is below 0.
+
+  Args:
+    log_probs: `[batch, labels]`.
+    label: int `[batch]`.
+  """
+  own = jnp.take_along_axis(log_probs, jnp.maximum(label, 0)[:, None], axis=1)
+  return jnp.where(label >= 0, own[:, 0], 0)
 
 
 def require_generator(config: Any) -> None:

@@ -272,7 +272,7 @@ def make(
         params,
         keys,
         {name: states.get(name) for name in ('tokens', 'given', 'pinned')},
-        vector_control.traced(request, states['rows']),
+        states.get('guides', ()),
         steps=request.steps,
         method=request.method,
         options=tuple(sorted(request.options.items())),

@@ -1,6 +1,7 @@
 """What a request asks of guidance, for the systems that take it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from sedd_jax.core import names
 from sedd_jax.processes import TokenProcess
 from sedd_jax.processes import base as process_base
 from sedd_jax.samplers import guidance
@@ -40,18 +42,24 @@ class OfLabels:
     return dataclasses.replace(self, label=np.asarray(self.label)[rows])
 
 
+# How a classifier's factors are found: `guidance.log_weights`, `first_order`.
+GUIDANCE = ('exact', 'first_order')
+# What a request may ask of them.
+OPTIONS = ('prompt_scale', 'label_scale', 'guidance')
+
+
 class Guides(NamedTuple):
   """Hashable, for `jit`.
 
   Attributes:
-    guides: see `base.Request`.
-    scale: their strength.
+    scale: strength of the request's guides.
+    guidance: of `GUIDANCE`.
     prompt_scale: that of what is given, see `guidance.by_prompt`.
     label_scale: that of the label, see `guidance.by_label`.
   """
 
-  guides: tuple[Callable, ...]
   scale: float
+  guidance: str
   prompt_scale: float
   label_scale: float
 
@@ -59,8 +67,8 @@ class Guides(NamedTuple):
 def of_request(request: base.Request) -> Guides:
   """What a request asks for."""
   return Guides(
-    tuple(request.guides),
     float(request.guidance_scale),
+    str(request.options.get('guidance', GUIDANCE[0])),
     float(request.options.get('prompt_scale', 1.0)),
     float(request.options.get('label_scale', 1.0)),
   )
@@ -77,6 +85,11 @@ def checked(
     labels: what the network knows of labels.
   """
   asked = of_request(request)
+  if asked.guidance not in GUIDANCE:
+    raise ValueError(
+      f'unknown sampling.guidance {asked.guidance!r}; '
+      f'{names.alternatives(asked.guidance, GUIDANCE)}'
+    )
   guidance.require_scale(asked.prompt_scale, 'prompt_scale')
   guidance.require_scale(asked.label_scale, 'label_scale')
   if asked.prompt_scale != 1 and not process_base.has_mask(process):
@@ -124,7 +137,7 @@ def applied(
     output_fn: `(x_t [batch, length], told [batch], label [batch, length]) ->
       [batch, length, n]`; the label may be left out.
     guides: of the request.
-    states: of `requests.in_batches`: what is given, and the label.
+    states: of `requests.in_batches`: what is given, the label, the guides.
     process: the noise.
     level_of: `(told) -> total noise [batch]`.
 
@@ -137,6 +150,15 @@ def applied(
     )
   label = states.get('label')
   output_fn = guidance.by_label(output_fn, label, guides.label_scale)
+  weights_fn: Callable[..., Array] = guidance.log_weights
+  if guides.guidance == 'first_order':
+    weights_fn = functools.partial(
+      guidance.first_order, num_states=process.num_states
+    )
   return guidance.guided(
-    output_fn, guides.guides, guides.scale, level_of=level_of
+    output_fn,
+    states.get('guides', ()),
+    guides.scale,
+    level_of=level_of,
+    weights_fn=weights_fn,
   )

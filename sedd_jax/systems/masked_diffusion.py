@@ -224,7 +224,7 @@ def _continuous(
         labels=denoiser.labels,
       )
       return
-    known = ('grid', 'cached', 'block', 'prompt_scale', 'label_scale')
+    known = ('grid', 'cached', 'block', *guides.OPTIONS)
     options = requests.checked(
       request, METHODS, known, name, ['guides', 'label'], process
     )

@@ -140,7 +140,7 @@ def in_batches(
       made.  The states are arguments of the samplers by name: `tokens` and
       `given` `[b, length]`, `start` and `condition`, these or None; and, what
       is none (`of_loop`), `rows [b]`, places in the request, and where they are
-      asked for `label [b]` and `pinned [b, length]`.
+      asked for `guides`, `label [b]` and `pinned [b, length]`.
     request: what is asked for.
 
   Returns:
@@ -171,6 +171,10 @@ def in_batches(
       'condition': imposed and imposed._replace(which=imposed.which[rows]),
       'rows': rows,
     }
+    if request.guides:
+      states['guides'] = tuple(
+        _of_rows(guide, rows) for guide in request.guides
+      )
     if request.pinned is not None:
       states['pinned'] = np.asarray(request.pinned, np.int32)[rows]
     if request.label is not None:
@@ -194,9 +198,19 @@ def in_batches(
   )
 
 
+def _of_rows(guide: Callable, rows: np.ndarray) -> Callable:
+  """A guide for some rows, as an argument of what is compiled.
+
+  It is a pytree that is a function; another label needs no compilation.
+  """
+  if hasattr(guide, 'of_rows'):
+    return guide.of_rows(rows)
+  return jax.tree_util.Partial(guide)
+
+
 def of_loop(states: Mapping[str, Any]) -> dict[str, Any]:
   """The states of `in_batches` that a sampler takes as arguments."""
-  others = ('rows', 'label', 'pinned')
+  others = ('rows', 'guides', 'label', 'pinned')
   return {name: x for name, x in states.items() if name not in others}
 
 

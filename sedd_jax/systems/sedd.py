@@ -43,7 +43,7 @@ def examples() -> tuple[dict[str, Any], ...]:
 # What a request may ask of steps in time.
 OPTIONS = (
   *('grid', 'delta', 'cached', 'corrector_steps', 'corrector_size', 'block'),
-  *('prompt_scale', 'label_scale'),
+  *guides.OPTIONS,
 )
 
 
@@ -240,7 +240,7 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
       **request.options,
     }
     cached = how.pop('cached', False)
-    for name in ('block', 'prompt_scale', 'label_scale'):
+    for name in ('block', *guides.OPTIONS):
       how.pop(name, None)
     of_batch = functools.partial(
       draw,

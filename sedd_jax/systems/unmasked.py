@@ -13,7 +13,7 @@ from sedd_jax.systems import base, blocks, guides, parts, requests
 METHODS = (*unmasking.ORDERS, 'remasking')
 # What a request may ask for besides; at 1 each is the model's own law.
 SHARPENING = ('temperature', 'top_p')
-OPTIONS = (*SHARPENING, 'prompt_scale', 'label_scale')
+OPTIONS = (*SHARPENING, *guides.OPTIONS)
 # What it may ask of remasking.
 REMASKING = ('remasking', 'remask_strength', 'cached')
 

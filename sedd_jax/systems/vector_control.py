@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -42,24 +41,6 @@ def check(request: base.Request, options: Mapping[str, Any]) -> None:
     )
 
 
-def traced(request: base.Request, rows: Any) -> tuple[Callable, ...]:
-  """The guides of a request for some rows, as arguments of what is compiled.
-
-  Args:
-    request: what is asked for.
-    rows: int `[n]`, rows of the request.
-
-  Returns:
-    Pytrees that are functions; another label needs no compilation.
-  """
-  return tuple(
-    guide.of_rows(rows)
-    if hasattr(guide, 'of_rows')
-    else jax.tree_util.Partial(guide)
-    for guide in request.guides
-  )
-
-
 def adjust(
   guides: tuple[Callable, ...],
   scale: float,
@@ -71,7 +52,7 @@ def adjust(
   """Control as the sampler takes it, None without any or of no strength.
 
   Args:
-    guides: of `traced`.
+    guides: of `requests.in_batches`.
     scale: of their log p and of what is pinned; 0: as without.
     options: of the request.
     pinned: `[batch, length]` int, tokens, below 0 where nothing is; or None.

@@ -37,6 +37,31 @@ def lookup(space, table):
   return lambda x_t, level: table[jnp.sum(x_t * powers[None], axis=-1)]
 
 
+def test_first_order_is_exact_where_log_p_is_linear_in_the_states():
+  """And a gradient elsewhere: half of what a square changes by a small step."""
+  rng = np.random.default_rng(0)
+  x_t = jnp.asarray(rng.integers(4, size=(3, 5)))
+  slope = jnp.asarray(rng.normal(size=(1, 5, 4)), jnp.float32)
+  level = jnp.array([0.1, 1.0, 3.0])
+
+  def linear(x, level):
+    states = x if x.ndim == 3 else jax.nn.one_hot(x, 4)
+    return jnp.exp(-level) * jnp.sum(slope * states, axis=(1, 2))
+
+  def squared(x, level):
+    return jnp.square(linear(x, level))
+
+  wanted = guidance.log_weights([linear, linear], x_t, level, 3)
+  found = guidance.first_order([linear, linear], x_t, level, 3, num_states=4)
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+  found = guidance.first_order([squared], x_t, level, 3, num_states=4)
+  value = np.asarray(linear(x_t, level))[:, None, None]
+  np.testing.assert_allclose(found, value * wanted, rtol=1e-4, atol=1e-6)
+  exact = guidance.log_weights([squared], x_t, level, 3)
+  gap = np.asarray(exact - found)
+  np.testing.assert_allclose(gap, (wanted / 2) ** 2, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize('name', ['absorbing', 'uniform'])
 def test_guided_scores_are_the_conditional_ones(name, x64):
   space = enumerated.Space(name, 2, 3, SCHEDULE)

@@ -1,12 +1,15 @@
 """Guides of a request: through every sampler of masks and scores."""
 
 import dataclasses
+import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sedd_jax import systems
+from sedd_jax.systems import guides
 from tests.systems import small
 
 
@@ -49,6 +52,69 @@ def test_what_is_free_follows_the_guide(fields):
   tokens = system.sample(params, aux, request).tokens
   wanted = np.where(request.given, request.tokens, 3)
   np.testing.assert_array_equal(tokens, wanted)
+
+
+def of_label(params, aux, x_t, level, label, *, states):
+  """A classifier that is surer with every token that is the label."""
+  del aux
+  assert level.shape == label.shape == x_t.shape[:1]
+  told = x_t if x_t.ndim == 3 else jax.nn.one_hot(x_t, states)
+  own = jax.nn.one_hot(label, states)[:, None]
+  return params['weight'] * jnp.sum(told * own, axis=(1, 2))
+
+
+@pytest.mark.parametrize(
+  ('fields', 'way'),
+  [
+    ({'process.name': 'uniform', 'schedule.name': 'geometric'}, 'first_order'),
+    ({'sampling.method': 'first_hitting'}, 'exact'),
+    (
+      {'system.name': 'masked_diffusion', 'sampling.method': 'ancestral'},
+      'first_order',
+    ),
+  ],
+  ids=['uniform', 'first_hitting', 'ancestral'],
+)
+def test_each_row_has_its_label(fields, way):
+  """Another label, and another classifier, need no compilation."""
+  system, request = case_of(fields)
+  params, aux = small.started(system)
+  # The mask is a state too.
+  states = small.VOCAB + ('process.name' not in fields)
+  log_label = functools.partial(of_label, states=states)
+  weights = {'weight': np.float32(9)}
+
+  def drawn(label, scale=2.0):
+    label = np.array(label, np.int32)
+    guide = guides.OfLabels(weights, {}, label, log_label)
+    asked = dataclasses.replace(
+      request, guides=(guide,), guidance_scale=scale, options={'guidance': way}
+    )
+    return system.sample(params, aux, asked).tokens
+
+  plain = system.sample(
+    params, aux, dataclasses.replace(request, guides=())
+  ).tokens
+  np.testing.assert_array_equal(drawn([2, 4], 0.0), plain)
+  given = request.given
+  found = drawn([2, 4])
+  np.testing.assert_array_equal(found, np.where(given, 0, [[2], [4]]))
+  events = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda name, *_, **__: events.append(name)
+  )
+  weights['weight'] = np.float32(8)
+  found = drawn([-1, 5])
+  assert not [name for name in events if 'backend_compile' in name]
+  np.testing.assert_array_equal(found[0], plain[0])
+  np.testing.assert_array_equal(found[1], np.where(given[1], 0, 5))
+
+
+def test_a_way_of_guidance_that_there_is_not():
+  system, request = case_of({})
+  asked = dataclasses.replace(request, options={'guidance': 'first'})
+  with pytest.raises(ValueError, match="unknown sampling.guidance 'first'"):
+    system.check_request(asked)
 
 
 def test_what_there_is_not():
