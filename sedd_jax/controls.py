@@ -10,8 +10,9 @@ import numpy as np
 
 from sedd_jax import runs, systems
 from sedd_jax.core import names
-from sedd_jax.data import labels as data_labels
-from sedd_jax.data import marked, meanings, spans, taggers
+from sedd_jax.data.labelling import labels as data_labels
+from sedd_jax.data.labelling import meanings, spans, taggers
+from sedd_jax.data.paired import marked
 from sedd_jax.default_config import FIELDS
 from sedd_jax.evaluation import (
   conditioning,

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sedd_jax.data import pairs
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.paired import pairs
 from sedd_jax.processes import edit_noise
 
 DISTRACTORS = ('uniform', 'corpus')

@@ -135,7 +135,7 @@ FIELDS: dict[str, Field] = {
     'joint',
     'seq2seq: source and target in one sequence, or each in its own, or the '
     'target alone.',
-    'sedd_jax.data.pair_layouts:LAYOUTS',
+    'sedd_jax.data.paired.pair_layouts:LAYOUTS',
   ),
   'data.source_len': Field(
     0, 'seq2seq, layout split: tokens of a source; 0: data.seq_len.', '>= 0'
@@ -166,7 +166,7 @@ FIELDS: dict[str, Field] = {
   'data.tagger': Field(
     'textblob',
     'data.label=@spans: what tags the words; spacy:PIPELINE is one of spaCy.',
-    'sedd_jax.data.taggers:TAGGERS',
+    'sedd_jax.data.labelling.taggers:TAGGERS',
     True,
   ),
   'data.seq_len': Field(1024, 'Tokens a sequence.', '> 0'),

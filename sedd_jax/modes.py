@@ -25,13 +25,8 @@ from sedd_jax import (
   runs,
   systems,
 )
-from sedd_jax.data import (
-  DataError,
-  evaluation_sets,
-  labels,
-  pipeline,
-  statistics,
-)
+from sedd_jax.data import DataError, evaluation_sets, pipeline, statistics
+from sedd_jax.data.labelling import labels
 from sedd_jax.evaluation import (
   conditioning,
   edit_history,

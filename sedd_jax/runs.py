@@ -13,7 +13,8 @@ import numpy as np
 
 from sedd_jax import config_checks, flags, systems
 from sedd_jax.core import names
-from sedd_jax.data import documents, labels, pipeline, shards, statistics
+from sedd_jax.data import documents, pipeline, shards, statistics
+from sedd_jax.data.labelling import labels
 from sedd_jax.default_config import FIELDS
 from sedd_jax.evaluation import generate, judges
 from sedd_jax.systems import requests

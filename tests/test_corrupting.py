@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sedd_jax import corrupting
-from sedd_jax.data import pairs
+from sedd_jax.data.paired import pairs
 from tests import oracles
 
 TEXTS = ['a b , a .', 'é 日 🙂 <::::> a b', 'b']

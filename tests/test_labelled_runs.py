@@ -8,7 +8,8 @@ import pytest
 
 import sedd_jax as sj
 from sedd_jax import config_checks, main, modes, runs, systems
-from sedd_jax.data import DataError, labels
+from sedd_jax.data import DataError
+from sedd_jax.data.labelling import labels
 from tests import tiny
 
 FIELDS = {

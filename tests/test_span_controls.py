@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sedd_jax import config_checks, controls, runs, systems
-from sedd_jax.data import marked, tokenizers
+from sedd_jax.data import tokenizers
+from sedd_jax.data.paired import marked
 from sedd_jax.evaluation import control, tagged_words
 from tests import tiny, toy_tagger
 from tests.test_controls import (

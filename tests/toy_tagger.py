@@ -1,6 +1,6 @@
 """A tagger by a word's letters: nothing to install, and nothing to learn."""
 
-from sedd_jax.data.spans import Tagged
+from sedd_jax.data.labelling.spans import Tagged
 
 TAGS = {'the': 'DT', 'a': 'DT', 'is': 'VBZ', 'sees': 'VBZ', '.': '.'}
 

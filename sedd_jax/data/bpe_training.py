@@ -5,8 +5,9 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from sedd_jax.data import documents, pairs
+from sedd_jax.data import documents
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.paired import pairs
 
 END = '<|endoftext|>'
 FILE = 'tokenizer.json'

@@ -19,7 +19,6 @@ from absl import logging
 from sedd_jax.data import (
   documents,
   downloads,
-  labels,
   published,
   shards,
   tfds_folders,
@@ -28,6 +27,7 @@ from sedd_jax.data import (
 )
 from sedd_jax.data.documents import Document
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.labelling import labels
 from sedd_jax.data.tokenizers import Tokenizer
 
 CACHE = 'data_cache'

@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 from sedd_jax.core import names
-from sedd_jax.data import labels, tars, zstd
+from sedd_jax.data import tars, zstd
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.labelling import labels
 
 # The line that ends a document inside a plain text file.
 END_OF_TEXT = b'<|endoftext|>'

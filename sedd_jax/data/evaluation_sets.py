@@ -10,19 +10,17 @@ import json
 import lzma
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sedd_jax.core import names
-from sedd_jax.data import detokenizers, documents, pipeline
+from sedd_jax.data import detokenizers, documents, pipeline, set_packing
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.tokenizers import Tokenizer, storage_dtype
 
-# Examples that the released code joins at once.
-_GROUP = 1000
 _UNREADABLE = (
   *(DataError, UnicodeDecodeError, lzma.LZMAError, EOFError),
   *(zipfile.BadZipFile, KeyError),
@@ -110,190 +108,12 @@ SETS = {
 }
 
 
-class Rows(NamedTuple):
-  """Sequences of a set.
-
-  Attributes:
-    tokens: `[n, length]` integers, 0 where not valid.
-    valid: `[n, length]` bool, not padding.
-    given: `[n, length]` bool, told and not counted.
-  """
-
-  tokens: np.ndarray
-  valid: np.ndarray
-  given: np.ndarray
-
-  def counted(self) -> np.ndarray:
-    """The tokens that count, in order, `[any]`."""
-    return self.tokens[self.valid & ~self.given]
-
-
-def _rows_of(pieces: Sequence[np.ndarray], length: int) -> Rows:
-  """Each piece of at most a length as a row."""
-  tokens = np.zeros((len(pieces), length), np.int64)
-  valid = np.zeros(tokens.shape, bool)
-  for row, piece in enumerate(pieces):
-    tokens[row, : len(piece)] = piece
-    valid[row, : len(piece)] = True
-  return Rows(tokens, valid, np.zeros(tokens.shape, bool))
-
-
-def _chunks(tokens: np.ndarray, length: int) -> Rows:
-  """A text cut into rows, the last of which may be short."""
-  count = -(-len(tokens) // length)
-  padded = np.zeros(count * length, np.int64)
-  padded[: len(tokens)] = tokens
-  valid = np.arange(len(padded)) < len(tokens)
-  shape = (count, length)
-  return Rows(
-    padded.reshape(shape), valid.reshape(shape), np.zeros(shape, bool)
-  )
-
-
-def slid(
-  examples: Sequence[np.ndarray], length: int, end: int | None, stride: int
-) -> Rows:
-  """All of it, each example with an end behind, in windows that overlap.
-
-  A window begins `stride` tokens after the one before, whose tokens it is told:
-  every token counts once, after the first window with at least `length -
-  stride` before it.
-
-  Args:
-    examples: ids `[tokens]` each.
-    length: tokens a window.
-    end: the token behind every example, or None.
-    stride: in [1, length].
-
-  Returns:
-    The windows.
-  """
-  tokens = _joined(examples, end)
-  starts = range(0, max(len(tokens) - length, 0) + stride, stride)
-  found = _rows_of(
-    [tokens[i : i + length] for i in starts if len(tokens)], length
-  )
-  found.given[1:, : length - stride] = True
-  return found
-
-
-def _joined(examples: Sequence[np.ndarray], end: int | None) -> np.ndarray:
-  behind = np.array([] if end is None else [end], np.int64)
-  pieces = [piece for ids in examples for piece in (ids, behind)]
-  return np.concatenate([behind[:0], *pieces]).astype(np.int64)
-
-
-def packed_whole(
-  examples: Sequence[np.ndarray],
-  length: int,
-  begin: int | None,
-  end: int | None,
-) -> Rows:
-  """All of it, in order, with ends; the last sequence may be short.
-
-  Args:
-    examples: ids `[tokens]` each.
-    length: tokens a sequence.
-    begin: not used.
-    end: the token behind every example, or None.
-
-  Returns:
-    The sequences.
-  """
-  del begin
-  return _chunks(_joined(examples, end), length)
-
-
-def packed_apart(
-  examples: Sequence[np.ndarray], length: int, begin: int, end: int
-) -> Rows:
-  """Each example a sequence of its own between begin and end, cut and padded.
-
-  (MDLM's code without wrapping, arXiv 2406.07524.)  Both ends count.
-
-  Args:
-    examples: ids `[tokens]` each.
-    length: tokens a sequence, at least 3.
-    begin: the token before every example.
-    end: the token behind it.
-
-  Returns:
-    The sequences.
-  """
-  pieces = [np.array([begin, *ids[: length - 2], end]) for ids in examples]
-  return _rows_of(pieces, length)
-
-
-def packed_as_mdlm(
-  examples: Sequence[np.ndarray], length: int, begin: int, end: int
-) -> Rows:
-  """As SEDD's, cut two tokens shorter and each piece put between two tokens.
-
-  (MDLM's code with wrapping, arXiv 2406.07524.)  Both ends count.
-
-  Args:
-    examples: ids `[tokens]` each.
-    length: tokens a sequence, at least 3.
-    begin: the token before every piece.
-    end: the token behind every example and every piece.
-
-  Returns:
-    The sequences.
-  """
-  inner = packed_as_sedd(examples, length - 2, end).reshape(-1, length - 2)
-  tokens = np.pad(inner, [(0, 0), (1, 1)])
-  tokens[:, 0], tokens[:, -1] = begin, end
-  return _chunks(tokens.reshape(-1), length)
-
-
-def packed_as_sedd(
-  examples: Sequence[np.ndarray], length: int, end: int
-) -> np.ndarray:
-  """Examples, each with an end behind, joined by the thousand and cut.
-
-  What is left over of a thousand is dropped (the released code of SEDD, arXiv
-  2310.16834).
-
-  Args:
-    examples: ids `[tokens]` each.
-    length: tokens a sequence.
-    end: the token behind every example.
-
-  Returns:
-    `[sequences * length]`.
-  """
-  pieces = []
-  for first in range(0, len(examples), _GROUP):
-    group = examples[first : first + _GROUP]
-    joined = np.concatenate([piece for ids in group for piece in (ids, [end])])
-    pieces.append(joined[: len(joined) // length * length])
-  return np.concatenate([np.zeros(0, np.int64), *pieces]).astype(np.int64)
-
-
-def _sedd(
-  examples: Sequence[np.ndarray], length: int, begin: int, end: int
-) -> Rows:
-  del begin
-  return _chunks(packed_as_sedd(examples, length, end), length)
-
-
-# Name to `(examples, length, begin, end) -> Rows`.
-PROTOCOLS: dict[str, Callable[..., Rows]] = {
-  'mdlm': packed_as_mdlm,
-  'mdlm_apart': packed_apart,
-  'sedd': _sedd,
-  'whole': packed_whole,
-}
-# Those that put tokens around a sequence, or behind an example.
-_BETWEEN = ('mdlm', 'mdlm_apart')
-
-
 class Suite(NamedTuple):
   """Sets that are told together.
 
   Attributes:
     sets: of `SETS`.
-    protocol: of `PROTOCOLS`.
+    protocol: of `set_packing.PROTOCOLS`.
     published: model to set to its figure, by this protocol.
     source: of the published figures.
     figure: 'perplexity', a token, or 'bits_per_character'.
@@ -510,7 +330,10 @@ class _Sets(pipeline.Dataset):
   """Sets as rows, with padding and context of their own."""
 
   def __init__(
-    self, info: pipeline.DataInfo, rows: Mapping[str, Rows], seq_len: int
+    self,
+    info: pipeline.DataInfo,
+    rows: Mapping[str, set_packing.Rows],
+    seq_len: int,
   ):
     dtype = storage_dtype(info.vocab_size)
     counted = {name: row.counted().astype(dtype) for name, row in rows.items()}
@@ -557,7 +380,7 @@ def load(
     tokenizer: of the model; its separator ends the examples.
     seq_len: tokens a sequence.
     stride: 0 for the suite's own packing; else all of a set in windows that
-      begin so many tokens apart, see `slid`.
+      begin so many tokens apart, see `set_packing.slid`.
 
   Returns:
     A data set with a split for each set that is there.
@@ -581,7 +404,7 @@ def load(
       f'eval.stride={stride} is beyond the {seq_len} tokens of a sequence '
       '(data.seq_len)'
     )
-  if chosen.protocol in _BETWEEN and seq_len < 3:
+  if chosen.protocol in set_packing.BETWEEN and seq_len < 3:
     raise DataError(f'suite {suite} needs sequences of 3 tokens, not {seq_len}')
   lines = any(SETS[name].examples is not None for name in chosen.sets)
   if lines and tokenizer.separator is None:
@@ -609,9 +432,9 @@ def load(
     except _UNREADABLE as error:
       raise DataError(f'{path}: {error}') from error
     rows[name] = (
-      slid(ids, seq_len, end, stride)
+      set_packing.slid(ids, seq_len, end, stride)
       if stride
-      else PROTOCOLS[chosen.protocol](ids, seq_len, begin, end)
+      else set_packing.PROTOCOLS[chosen.protocol](ids, seq_len, begin, end)
     )
     if not len(rows[name].tokens):
       raise DataError(

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from sedd_jax.data import documents, labels, shards, tokenizers
+from sedd_jax.data import documents, shards, tokenizers
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.labelling import labels
 from sedd_jax.data.tokenizers import Tokenizer
 
 FORMAT = 2

@@ -42,9 +42,7 @@ from sedd_jax.data import (
   documents,
   downloads,
   evaluation_sets,
-  labels,
   packing,
-  pairs,
   published,
   streaming,
   tfds_folders,
@@ -52,6 +50,8 @@ from sedd_jax.data import (
   writer,
 )
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.labelling import labels
+from sedd_jax.data.paired import pairs
 from sedd_jax.data.tokenizers import Tokenizer
 
 TOKENIZER = {

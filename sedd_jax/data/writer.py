@@ -22,15 +22,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from sedd_jax.data import (
-  documents,
-  durable,
-  labels,
-  packing,
-  shards,
-  tokenizers,
-)
+from sedd_jax.data import documents, durable, packing, shards, tokenizers
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.labelling import labels
 from sedd_jax.data.tokenizers import Tokenizer
 
 PARTIAL = '.partial'

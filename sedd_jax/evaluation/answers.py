@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sedd_jax.data.questions import Questions
+from sedd_jax.data.paired.questions import Questions
 from sedd_jax.evaluation import scoring
 from sedd_jax.samplers import mbr
 from sedd_jax.systems.base import Request, Samples
@@ -68,7 +68,7 @@ def texts(
   Args:
     samples: what came of the request.
     request: the request.
-    tokenizer: a `data.marked.Marked`.
+    tokenizer: a `data.paired.marked.Marked`.
     cut: whether a text ends at its first [SEP]: where padding is not learned,
       nothing is said of what is behind it.
   """
@@ -97,7 +97,7 @@ def answered(
     draw: gives the samples of a request.
     asked: what `requests` gives.
     questions: those that it was made of.
-    tokenizer: a `data.marked.Marked`.
+    tokenizer: a `data.paired.marked.Marked`.
     candidates: of each question.
     cut: see `texts`.
     record: further entries of every row.

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from sedd_jax.core import names
-from sedd_jax.data import meanings, spans, tokenizers
+from sedd_jax.data import tokenizers
+from sedd_jax.data.labelling import meanings, spans
 from sedd_jax.evaluation import judges, likelihood, tagged_words
 
 # The kind of control that needs no classifier.
@@ -133,7 +134,7 @@ def text_ids(ids: np.ndarray, tokenizer: Any) -> np.ndarray:
 
   Args:
     ids: `[length]`.
-    tokenizer: a `data.marked.Marked`.
+    tokenizer: a `data.paired.marked.Marked`.
   """
   ids = np.asarray(ids)
   marks = np.isin(ids, (tokenizer.cls, tokenizer.sep, tokenizer.pad))
@@ -170,7 +171,7 @@ def successes(
 
   Args:
     ids: `[length]`.
-    tokenizer: a `data.marked.Marked`.
+    tokenizer: a `data.paired.marked.Marked`.
     target: what was asked for.
     tagger: of words and phrases.
   """
@@ -200,7 +201,7 @@ def figures(
   Args:
     samples: `[length]` ids each.
     wanted: their targets, those of the same one together, equally many.
-    tokenizer: a `data.marked.Marked`.
+    tokenizer: a `data.paired.marked.Marked`.
     judge: for the fluency; None leaves it out.
     tagger: of words and phrases.
 

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sedd_jax.data import pairs
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.paired import pairs
 from sedd_jax.evaluation import correction, overlap, report, text_metrics
 from sedd_jax.samplers import mbr
 

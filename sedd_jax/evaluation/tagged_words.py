@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sedd_jax.data import spans, taggers
+from sedd_jax.data.labelling import spans, taggers
 
 
 class Words:

@@ -155,7 +155,7 @@ class System:
       None for a system that takes weights to go on from.
     log_label: `(params, aux, x_t, step [n], label [n]) -> log p(label | x_t)
       [n]` of a classifier, 0 where the label is below 0 (of words and phrases
-      `[n, facts, 3]`, see `data.spans.numbered`); or None.
+      `[n, facts, 3]`, see `data.labelling.spans.numbered`); or None.
   """
 
   init: Callable[..., Any]

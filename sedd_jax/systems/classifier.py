@@ -16,7 +16,7 @@ from jax import Array
 
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import names, times
-from sedd_jax.data import meanings
+from sedd_jax.data.labelling import meanings
 from sedd_jax.noise_schedules import GaussianSteps
 from sedd_jax.processes import Gaussian, partial
 from sedd_jax.systems import base, embedding_bound, parts

@@ -14,7 +14,7 @@ import numpy as np
 
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import names
-from sedd_jax.data import marked
+from sedd_jax.data.paired import marked
 from sedd_jax.losses import edits as edit_losses
 from sedd_jax.models import edits as edit_models
 from sedd_jax.processes import edit_arrays, edit_noise

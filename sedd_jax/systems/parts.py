@@ -15,7 +15,7 @@ from jax import Array
 from sedd_jax import losses, models, noise_schedules, processes
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import names, shapes, times
-from sedd_jax.data import labels as data_labels
+from sedd_jax.data.labelling import labels as data_labels
 from sedd_jax.processes import mutual_information
 from sedd_jax.systems import base
 
@@ -250,8 +250,7 @@ def require_labels(config: Any, *, of_spans: bool) -> None:
 
   Args:
     config: the whole config; data.label is read.
-    of_spans: whether they are those of words and phrases (`data.tagged`), not
-      of texts.
+    of_spans: whether they are those of words and phrases, not of texts.
   """
   if (config.data.label == data_labels.SPANS) != of_spans:
     told = 'words and phrases' if of_spans else 'texts'

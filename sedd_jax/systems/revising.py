@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from sedd_jax.core import names
-from sedd_jax.data import DataError, pairs
+from sedd_jax.data import DataError
+from sedd_jax.data.paired import pairs
 from sedd_jax.processes import edits
 from sedd_jax.systems import base, edit_requests
 
@@ -227,7 +228,7 @@ def _references_of(
 
 
 def _lines(option: str, path: str) -> list[str]:
-  """The lines of a file, compressed or not, as `data.pairs` reads them."""
+  """The lines of a file, compressed or not, as pairs are read."""
   try:
     return [text for _, text in pairs.lines(pathlib.Path(path))]
   except DataError as error:

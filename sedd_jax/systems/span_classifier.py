@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from sedd_jax.data import labels as data_labels
-from sedd_jax.data import meanings
+from sedd_jax.data.labelling import labels as data_labels
+from sedd_jax.data.labelling import meanings
 from sedd_jax.noise_schedules import GaussianSteps
 from sedd_jax.processes import Gaussian
 from sedd_jax.systems import base, classifier, parts
@@ -40,7 +40,7 @@ def make(config: Any, data_info: Any) -> base.System:
 
   Returns:
     The system: neither bound nor samples; `frozen` and `log_label`, whose label
-    is `[n, facts, 3]` as `data.spans.numbered` has them.
+    is `[n, facts, 3]` as `data.labelling.spans.numbered` has them.
 
   Raises:
     ValueError: names and numbers that do not fit, other labels, and no

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, evaluation_sets, tokenizers
+from sedd_jax.data import DataError, evaluation_sets, set_packing, tokenizers
 
 END = 99
 
@@ -17,14 +17,14 @@ def ids(*texts):
 
 def test_packed_as_sedd():
   """Cut within a thousand examples, the rest of each thousand dropped."""
-  packed = evaluation_sets.packed_as_sedd(ids('123', '', '45'), 4, END)
+  packed = set_packing.packed_as_sedd(ids('123', '', '45'), 4, END)
   np.testing.assert_array_equal(packed, [1, 2, 3, END, END, 4, 5, END])
-  packed = evaluation_sets.packed_as_sedd(ids('123', '', '45'), 5, END)
+  packed = set_packing.packed_as_sedd(ids('123', '', '45'), 5, END)
   np.testing.assert_array_equal(packed, [1, 2, 3, END, END])
   many = ids(*1000 * ['1'], *1000 * ['2'])
-  packed = evaluation_sets.packed_as_sedd(many, 1200, END)
+  packed = set_packing.packed_as_sedd(many, 1200, END)
   np.testing.assert_array_equal(packed, [*600 * [1, END], *600 * [2, END]])
-  assert not len(evaluation_sets.packed_as_sedd([], 4, END))
+  assert not len(set_packing.packed_as_sedd([], 4, END))
 
 
 def texts_of(rows):
@@ -41,14 +41,14 @@ def texts_of(rows):
 
 def test_packed_as_mdlm():
   """Two tokens around what SEDD's packing leaves at two tokens less."""
-  found = evaluation_sets.packed_as_mdlm(ids('123', '', '45'), 5, 8, 9)
+  found = set_packing.packed_as_mdlm(ids('123', '', '45'), 5, 8, 9)
   assert texts_of(found) == ['81239', '89949']
   assert found.counted().tolist() == [8, 1, 2, 3, 9, 8, 9, 9, 4, 9]
-  assert not len(evaluation_sets.packed_as_mdlm(ids('1'), 5, 8, 9).tokens)
+  assert not len(set_packing.packed_as_mdlm(ids('1'), 5, 8, 9).tokens)
 
 
 def test_packed_apart():
-  found = evaluation_sets.packed_apart(ids('123', '', '45'), 4, 8, 9)
+  found = set_packing.packed_apart(ids('123', '', '45'), 4, 8, 9)
   assert texts_of(found) == ['8129', '89..', '8459']
 
 
@@ -57,7 +57,7 @@ def test_packed_apart():
   [(9, ['1239', '9459']), (None, ['1234', '5...'])],
 )
 def test_packed_whole(end, expected):
-  found = evaluation_sets.packed_whole(ids('123', '', '45'), 4, 8, end)
+  found = set_packing.packed_whole(ids('123', '', '45'), 4, 8, end)
   assert texts_of(found) == expected
 
 
@@ -71,10 +71,10 @@ def test_packed_whole(end, expected):
   ],
 )
 def test_windows_count_every_token_once(stride, expected):
-  found = evaluation_sets.slid(ids('123', '4567'), 4, None, stride)
+  found = set_packing.slid(ids('123', '4567'), 4, None, stride)
   assert texts_of(found) == expected
   assert found.counted().tolist() == [1, 2, 3, 4, 5, 6, 7]
-  found = evaluation_sets.slid(ids('12', '3'), 4, 9, stride)
+  found = set_packing.slid(ids('12', '3'), 4, 9, stride)
   assert found.counted().tolist() == [1, 2, 9, 3, 9]
 
 
@@ -238,7 +238,7 @@ def test_what_cannot_be_evaluated(tmp_path):
 
 def test_every_suite_is_whole():
   for suite in evaluation_sets.SUITES.values():
-    assert suite.protocol in evaluation_sets.PROTOCOLS
+    assert suite.protocol in set_packing.PROTOCOLS
     assert set(suite.sets) <= set(evaluation_sets.SETS)
     assert suite.figure in ('perplexity', 'bits_per_character')
     for row in suite.published.values():

@@ -9,7 +9,6 @@ import pytest
 from sedd_jax.data import (
   DataError,
   documents,
-  labels,
   load,
   packing,
   prepare,
@@ -17,6 +16,7 @@ from sedd_jax.data import (
   tokenizers,
   writer,
 )
+from sedd_jax.data.labelling import labels
 
 # Documents of three labels, some empty for the tokenizer, some that begin or
 # end with the separator.

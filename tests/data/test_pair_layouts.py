@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sedd_jax.data import pair_layouts
+from sedd_jax.data.paired import pair_layouts
 from tests import golden_numbers
 
 MARKS = pair_layouts.Marks(cls=1, sep=2, pad=0)

@@ -6,7 +6,8 @@ import lzma
 
 import pytest
 
-from sedd_jax.data import DataError, pairs
+from sedd_jax.data import DataError
+from sedd_jax.data.paired import pairs
 
 A, B = {'src': 'a cat', 'trg': 'the cat'}, {'src': 'x', 'refs': ['y', 'z']}
 

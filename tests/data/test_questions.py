@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, load, questions
+from sedd_jax.data import DataError, load
+from sedd_jax.data.paired import questions
 
 PAIRS = [
   {'src': 'one two', 'trg': 'a  b', 'id': 'z'},

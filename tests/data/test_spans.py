@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sedd_jax.data import spans
-from sedd_jax.data.spans import Fact, Tagged
+from sedd_jax.data.labelling import spans
+from sedd_jax.data.labelling.spans import Fact, Tagged
 
 LABELS = ('pos[.]', 'pos[DT]', 'pos[NN]', 'span[]', 'span[NP]', 'span[VP]')
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, labels, tokenizers
+from sedd_jax.data import DataError, tokenizers
+from sedd_jax.data.labelling import labels
 from sedd_jax.data.pipeline import load
 from tests import toy_tagger
 

@@ -6,8 +6,10 @@ import types
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, marked, taggers, tokenizers
-from sedd_jax.data.spans import Tagged
+from sedd_jax.data import DataError, tokenizers
+from sedd_jax.data.labelling import taggers
+from sedd_jax.data.labelling.spans import Tagged
+from sedd_jax.data.paired import marked
 from tests import toy_tagger
 
 PLACES = ['dev.csv:2', 'dev.csv:3', 'dev.csv:4']

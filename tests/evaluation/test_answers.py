@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from sedd_jax.data import load, questions
+from sedd_jax.data import load
+from sedd_jax.data.paired import questions
 from sedd_jax.evaluation import answers, scoring
 from sedd_jax.systems import Request, Samples
 

@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from sedd_jax.data import pairs
+from sedd_jax.data.paired import pairs
 from sedd_jax.evaluation import correction, overlap, scoring, text_metrics
 
 ROWS = [

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sedd_jax import systems
-from sedd_jax.data import marked, tokenizers
+from sedd_jax.data import tokenizers
+from sedd_jax.data.paired import marked
 from sedd_jax.processes import edit_arrays, edit_noise, edits
 from sedd_jax.samplers import edits as edit_samplers
 from sedd_jax.systems import edit_requests

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sedd_jax import config_checks
-from sedd_jax.data import spans
+from sedd_jax.data.labelling import spans
 from sedd_jax.systems import guides, span_classifier
 from tests.systems import small
 from tests.systems.test_classifier import drawn, generator_of

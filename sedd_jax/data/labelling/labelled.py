@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sedd_jax.data import seq2seq
+from sedd_jax.data.paired import seq2seq
 
 
 class Labelled:

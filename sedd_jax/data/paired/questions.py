@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from sedd_jax.data import marked, seq2seq
-from sedd_jax.data import pairs as pairs_lib
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.info import DataInfo
-from sedd_jax.data.pairs import Pair
+from sedd_jax.data.paired import marked, seq2seq
+from sedd_jax.data.paired import pairs as pairs_lib
+from sedd_jax.data.paired.pairs import Pair
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

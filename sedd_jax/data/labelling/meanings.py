@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sedd_jax.core import names
-from sedd_jax.data import crops, labelled, labels, seq2seq
+from sedd_jax.data import crops
 from sedd_jax.data.errors import DataError
-from sedd_jax.data.pairs import Pair
+from sedd_jax.data.labelling import labelled, labels
+from sedd_jax.data.paired import seq2seq
+from sedd_jax.data.paired.pairs import Pair
 
 _FACT = re.compile(r'\s*([^\[\],]+?)\s*\[([^\[\]]+)\]\s*')
 _LABEL = re.compile(r'([^\[\]]+)\[[^\[\]]*\]')

@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from sedd_jax.data import crops, labelled, labels, seq2seq, spans, taggers
+from sedd_jax.data import crops
 from sedd_jax.data.errors import DataError
-from sedd_jax.data.spans import FIRST, Tagged
+from sedd_jax.data.labelling import labelled, labels, spans, taggers
+from sedd_jax.data.labelling.spans import FIRST, Tagged
+from sedd_jax.data.paired import seq2seq
 
 # The first of the draws of a row's places, apart from that of the row.
 _STREAM = 1

@@ -13,7 +13,7 @@ import numpy as np
 from sedd_jax.core import names
 from sedd_jax.data import tokenizers
 from sedd_jax.data.errors import DataError
-from sedd_jax.data.spans import Tagged
+from sedd_jax.data.labelling.spans import Tagged
 
 Tagger = Callable[[Sequence[Sequence[str]]], Iterable[Tagged]]
 

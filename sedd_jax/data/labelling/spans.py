@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sedd_jax.core import names
-from sedd_jax.data import meanings
+from sedd_jax.data.labelling import meanings
 
 # Fields of the labels; and what all phrases of a text are called.
 POS, SPAN, PARSE = 'pos', 'span', 'parse'

@@ -1,0 +1,1 @@
+"""What is known of texts: labels, fields of meanings, tags and phrases."""

@@ -1,0 +1,1 @@
+"""Sources and their targets: files of pairs, their layouts, batches."""
