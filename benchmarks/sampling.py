@@ -42,7 +42,7 @@ import ngrams
 import numpy as np
 
 import sedd_jax
-from sedd_jax import config_checks, runs, samplers, systems
+from sedd_jax import config_checks, run_folders, runs, samplers, systems
 from sedd_jax.evaluation import generate
 
 
@@ -238,7 +238,9 @@ def main() -> None:
   parser.add_argument('--plot', type=pathlib.Path, help='PNG to write')
   own, command = common.parse(parser)
   config = command.config
-  stored = runs.has_checkpoint(command.workdir) and command.mode == 'sample'
+  stored = (
+    run_folders.has_checkpoint(command.workdir) and command.mode == 'sample'
+  )
   if own.quality and not stored:
     raise SystemExit(
       '--quality is of a trained run: give --mode=sample --workdir=FOLDER'

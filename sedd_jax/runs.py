@@ -4,14 +4,14 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sedd_jax import config_checks, flags, systems
+from sedd_jax import config_checks, flags, run_folders, systems
 from sedd_jax.core import names
 from sedd_jax.data import documents, pipeline, shards, statistics
 from sedd_jax.data.labelling import labels
@@ -22,21 +22,6 @@ from sedd_jax.systems.base import Bound, Samples, System
 from sedd_jax.training import checkpoint, metrics
 
 PyTree = Any
-
-# Fields that may differ when a stored run is continued: how far and how it is
-# computed, what is reported on the way, and all that comes after the training.
-_MAY_DIFFER = (
-  *('training.num_steps', 'training.accumulation', 'training.loss_chunk'),
-  *('training.parallelism', 'training.compilation_cache'),
-  *('training.log_every', 'training.eval_every', 'training.sample_every'),
-  *('training.checkpoint_every', 'training.keep_checkpoints'),
-  *('training.keep_best', 'training.trackers', 'training.profile'),
-  'training.peak_flops',
-  *('model.scan_layers', 'model.remat', 'model.attention'),
-  # The text behind another path must be the same: `require_same_files`.
-  *('data.path', 'eval.', 'sampling.', 'task'),
-)
-
 
 # Options of samplers.
 _OPTIONS = (
@@ -296,10 +281,10 @@ class Experiment:
       return None
     folder = pathlib.Path(source)
     # A folder of the hub has a config.json too.
-    if (folder / flags.CONFIG_FILE).is_file() and has_checkpoint(folder):
+    if run_folders.is_run(folder):
       system = self._unlabelled(folder)
       try:
-        params, _, _ = restored(system, source, with_aux=False)
+        params, _, _ = run_folders.restored(system, source, with_aux=False)
       except checkpoint.CheckpointError as error:
         raise ValueError(f'init_from: {source}: {error}') from error
     elif self.system.load_pretrained is not None:
@@ -388,121 +373,6 @@ def require_same_shapes(params: PyTree, wanted: PyTree, source: str) -> None:
         f'init_from: {source} has {name} of shape {have.get(name)}, the config '
         f'makes it {want.get(name)}'
       )
-
-
-def require_same(config: Any, workdir: str | os.PathLike) -> None:
-  """Refuses to continue a run with another model, data, noise or optimizer.
-
-  Args:
-    config: what is to be run.
-    workdir: a run's folder; one without a checkpoint starts anew.
-
-  Raises:
-    ConfigError: naming the fields that differ.
-  """
-  stored = pathlib.Path(workdir) / flags.CONFIG_FILE
-  if not stored.is_file() or not has_checkpoint(workdir):
-    return
-  before = config_checks.read(stored)
-  folder = pathlib.Path(workdir) / 'checkpoints'
-  with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
-    made = max(checkpoints.steps(), default=0)
-  if config.training.num_steps < made:
-    raise config_checks.ConfigError(
-      f'{workdir} has made {made} steps already, and training.num_steps is '
-      f'{config.training.num_steps}; choose another --workdir'
-    )
-  changed = [
-    f'{path} ({old!r}, now {new!r})'
-    for path, (old, new) in config_checks.differences(before, config).items()
-    if not path.startswith(_MAY_DIFFER)
-  ]
-  if changed:
-    raise config_checks.ConfigError(
-      f'{workdir} holds a run with other settings: {", ".join(changed)}; '
-      'choose another --workdir, or start from its weights with '
-      f'--config.init_from={workdir}'
-    )
-
-
-def require_same_files(
-  stored: Sequence[Mapping[str, str]], files: Sequence[Mapping[str, str]]
-) -> None:
-  """Refuses to continue a run with another text or other noise.
-
-  Args:
-    stored: `name` and `sha256` of the files that the run was trained on.
-    files: those of now, perhaps under other names.
-
-  Raises:
-    ConfigError: naming both.
-  """
-
-  def sums(listed: Sequence[Mapping[str, str]]) -> list[str]:
-    return sorted(file['sha256'] for file in listed)
-
-  def told(listed: Sequence[Mapping[str, str]]) -> str:
-    some = [f'{file["name"]} (sha256 {file["sha256"]})' for file in listed[:3]]
-    return ', '.join(some) + (' ...' if len(listed) > 3 else '')
-
-  if sums(stored) != sums(files):
-    raise config_checks.ConfigError(
-      f'the run was trained on {told(stored)}, and the files are now '
-      f'{told(files)}; choose another --workdir, or start from its weights '
-      'with init_from'
-    )
-
-
-def has_checkpoint(workdir: str | os.PathLike) -> bool:
-  """Whether a run has saved a checkpoint; it may be damaged since."""
-  folder = pathlib.Path(workdir) / 'checkpoints'
-  # What reads checkpoints takes seconds to import.
-  if not folder.is_dir():
-    return False
-  with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
-    return checkpoints.begun()
-
-
-# Where the checkpoints lie that `eval.checkpoint` names.
-_FOLDERS = {'last': 'checkpoints', 'best': 'best'}
-
-
-def restored(
-  system: System,
-  workdir: str | os.PathLike,
-  which: str = 'last',
-  *,
-  with_aux: bool = True,
-) -> tuple[PyTree, PyTree, int]:
-  """Averaged parameters, aux and step of a checkpoint of a run.
-
-  Args:
-    system: of the run's config.
-    workdir: the run's folder.
-    which: 'last', the newest whole one, or 'best', that of the lowest
-      validation.
-    with_aux: read aux too; else it is None.
-
-  Raises:
-    ValueError: there is none.
-    checkpoint.CheckpointError: all are damaged.
-  """
-  folder = pathlib.Path(workdir) / names.resolve(_FOLDERS, which, 'checkpoint')
-  params, aux = jax.eval_shape(system.init, jax.random.key(0))
-  with checkpoint.Checkpoints(folder, read_only=True) as checkpoints:
-    found = checkpoints.restore_ema(params, aux if with_aux else None)
-  if found is None:
-    raise ValueError(
-      f'no checkpoint in {folder}: '
-      + (
-        'train the run first'
-        if which == 'last'
-        else 'a run keeps its best with training.eval_every above 0; the '
-        "other choice is eval.checkpoint='last'"
-      )
-    )
-  params, aux, step, _ = found
-  return params, aux, step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -698,14 +568,14 @@ def load(config: Any, workdir: str | os.PathLike, *, read: bool = True) -> Run:
   """
   experiment = Experiment(config, read=read, workdir=workdir)
   begins = config.init_from and experiment.system.frozen is None
-  if begins and not has_checkpoint(workdir):
+  if begins and not run_folders.has_checkpoint(workdir):
     params, step = experiment.initial_params(), 0
     system = experiment.system
     aux = jax.jit(system.init)(jax.random.key(config.seed))[1]
     if system.refresh is not None and config.training.refresh_every:
       aux = system.refresh(jax.device_get(params), jax.device_get(aux))
   else:
-    params, aux, step = restored(
+    params, aux, step = run_folders.restored(
       experiment.system, workdir, config.eval.checkpoint
     )
   return Run(experiment, params, aux, step)
@@ -727,7 +597,7 @@ def judge(name: str) -> judges.Judge:
     DataError: its tokenizer is not there any more.
   """
   folder = pathlib.Path(name)
-  if not (folder / flags.CONFIG_FILE).is_file() or not has_checkpoint(folder):
+  if not run_folders.is_run(folder):
     return judges.of_transformers(name)
   run = load_run(folder)
   if run.config.system.name != 'autoregressive':

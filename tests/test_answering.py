@@ -11,8 +11,8 @@ from sedd_jax import (
   answering,
   config_checks,
   default_config,
+  drawing,
   main,
-  modes,
   runs,
 )
 from sedd_jax.evaluation import scoring
@@ -127,10 +127,10 @@ def test_every_system_answers_the_same_pairs(name, tmp_path, capsys):
 def test_a_training_shows_answers_to_the_first(tmp_path):
   config = config_of(write_pairs(tmp_path), 'diffuseq')
   experiment = runs.Experiment(config)
-  (asked,) = modes._requests(experiment, free=True)
+  (asked,) = drawing.requests_of(experiment, free=True)
   assert len(asked.request.seeds) == 4 and asked.request.record_path
   assert asked.request.given.any(1).all()
-  assert modes._told(asked.kept) == "samples, pairs 'validation':"
+  assert drawing.in_words(asked.kept) == "samples, pairs 'validation':"
 
 
 @pytest.mark.parametrize(

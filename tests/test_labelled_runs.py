@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import sedd_jax as sj
-from sedd_jax import config_checks, main, modes, runs, systems
+from sedd_jax import config_checks, drawing, main, runs, systems
 from sedd_jax.data import DataError
 from sedd_jax.data.labelling import labels
 from tests import tiny
@@ -89,7 +89,7 @@ def test_the_page_names_the_label(labelled):
   samples = systems.Samples(path[-1], None, path)
   for label, there in (('verse', True), ('', False)):
     request = run.experiment.request(1, label=label)
-    page = html.unescape(modes._page(run, request, samples))
+    page = html.unescape(drawing.page(run, request, samples))
     assert ("steps, label 'verse', after" in page) == there
 
 
@@ -98,7 +98,7 @@ def test_lines_of_prompts_have_labels_of_their_own(labelled, tmp_path):
   lines = [{'label': 'prose'}, {'prompt': 'a', 'label': ''}, {'suffix': 'b'}]
   path.write_text('\n'.join(map(json.dumps, lines)))
   found = experiment_of(labelled, labelled, sampling__prompts=str(path))
-  (asked,) = modes._requests(found, free=False)
+  (asked,) = drawing.requests_of(found, free=False)
   # What a line does not say is as in the config.
   assert asked.request.label.tolist() == [0, 0, -1, -1, 1, 1]
   assert [kept.get('label') for kept in asked.kept[1:3]] == ['prose', None]

@@ -70,8 +70,9 @@ def test_arrows_point_one_way(path):
 
 # The files beside the rooms, each of which may see those before it.
 PROGRAM = (
-  *('default_config', 'config_checks', 'flags', 'runs', 'answering'),
-  *('controls', 'revisions', 'corrupting', 'modes', 'main'),
+  *('default_config', 'config_checks', 'flags', 'run_folders', 'runs'),
+  *('answering', 'controls', 'drawing', 'evaluating', 'revisions'),
+  *('corrupting', 'modes', 'main'),
 )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sedd_jax as sj
-from sedd_jax import flags, main, runs
+from sedd_jax import flags, main, run_folders, runs
 from sedd_jax.config_checks import ConfigError
 from sedd_jax.data import DataError, statistics
 from tests import tiny
@@ -64,6 +64,6 @@ def test_files_of_noise_belong_to_the_run(tiny_text, tmp_path):
   assert [file['name'] for file in files] == ['tiny.txt', 'embeddings.npy']
   np.save(embeddings, np.ones((27, 3)))
   with pytest.raises(ConfigError, match='embeddings.npy .* the files are now'):
-    runs.require_same_files(
+    run_folders.require_same_files(
       files, runs.Experiment(flags.parse(argv).config).files
     )

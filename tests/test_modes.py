@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 import sedd_jax as sj
-from sedd_jax import config_checks, default_config, flags, main, modes, runs
+from sedd_jax import (
+  config_checks,
+  default_config,
+  drawing,
+  evaluating,
+  flags,
+  main,
+  modes,
+  runs,
+)
 from sedd_jax.systems import Samples
 from sedd_jax.training import loop, parallel
 from tests import tiny
@@ -26,7 +35,7 @@ def test_the_bound_is_that_of_any_devices_and_batch_size(run, trained, devices):
   config.eval.batch_size = 7
   experiment = runs.Experiment(config)
   layout = parallel.make('pmap', jax.local_devices()[:devices])
-  evaluator = modes._Evaluator(experiment, layout, experiment.dataset)
+  evaluator = evaluating.Evaluator(experiment, layout, experiment.dataset)
   result = evaluator(run.params, run.aux, run.step, split='validation')
   for name in ('nats_per_token', 'standard_error', 'terms'):
     assert result[name] == pytest.approx(expected[name], rel=1e-4), name
@@ -66,7 +75,7 @@ def described(**changes):
 
 def asked(free, **changes):
   experiment = described(**changes)
-  requests = modes._requests(experiment, free=free)
+  requests = drawing.requests_of(experiment, free=free)
   count = experiment.config.sampling.num_samples
   for one in requests:
     assert (
@@ -112,7 +121,7 @@ def test_a_request_follows_the_config():
     sampling__grid='reference',
     sampling__batch_size=2,
   )
-  (one,) = modes._requests(experiment, free=True)
+  (one,) = drawing.requests_of(experiment, free=True)
   request = one.request
   assert request.length == 20 and request.seeds == (5, 6, 7)
   assert request.method == 'euler' and request.steps == 7
@@ -127,8 +136,8 @@ def test_a_page_has_masks_where_the_noise_has(noise, state, mask):
   experiment = described(process__name=noise)
   path = np.zeros((3, 1, 16), np.int32)
   path[0] = state
-  (one,) = modes._requests(experiment, free=True)
-  page = modes._page(
+  (one,) = drawing.requests_of(experiment, free=True)
+  page = drawing.page(
     runs.Run(experiment, (), (), 9),
     one.request,
     Samples(path[-1], np.array([16]), path),

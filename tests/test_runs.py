@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sedd_jax as sj
-from sedd_jax import config_checks, runs
+from sedd_jax import config_checks, run_folders, runs
 from sedd_jax.training import checkpoint, optimizer, state
 from tests import tiny
 
@@ -180,7 +180,7 @@ def test_no_run_and_no_checkpoint(tmp_path, trained):
 def test_what_may_differ_when_a_run_goes_on(trained):
   stored = (trained / 'config.json').read_text()
   read = functools.partial(config_checks.from_json, stored)
-  runs.require_same(read(), trained)
+  run_folders.require_same(read(), trained)
   allowed = read()
   allowed.training.num_steps = 99
   allowed.training.accumulation = 2
@@ -188,7 +188,7 @@ def test_what_may_differ_when_a_run_goes_on(trained):
   allowed.eval.points = 3
   allowed.sampling.prompt = 'a'
   allowed.data.path = 'moved.txt'
-  runs.require_same(allowed, trained)
+  run_folders.require_same(allowed, trained)
   for group, field, value in (
     ('training', 'batch_size', 16),
     ('training', 't_min', 1e-2),
@@ -199,7 +199,7 @@ def test_what_may_differ_when_a_run_goes_on(trained):
     changed = read()
     changed[group][field] = value
     with pytest.raises(config_checks.ConfigError) as error:
-      runs.require_same(changed, trained)
+      run_folders.require_same(changed, trained)
     assert f'{group}.{field} (' in str(error.value)
     assert f'now {value!r})' in str(error.value)
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from sedd_jax import config_checks, default_config, modes, runs
+from sedd_jax import config_checks, default_config, evaluating, runs
 
 
 def write_pairs(folder):
@@ -49,7 +49,7 @@ def test_what_a_run_tells_of_pairs(config):
   experiment = runs.Experiment(config)
   assert experiment.info.vocab_size == experiment.tokenizer.vocab_size == 30
   assert [file['name'] for file in experiment.files] == ['turned.jsonl']
-  told = modes._circumstances(
+  told = evaluating.circumstances(
     runs.Run(experiment, {}, (), 0), experiment.dataset.info
   )
   assert told['source'] == 'seq2seq'
