@@ -67,7 +67,7 @@ def jax_side(
 
   from sedd_jax import main, systems
   from sedd_jax.models import pretrained
-  from sedd_jax.systems import parts
+  from sedd_jax.systems.common import parts
 
   main.keep_freed_memory()
   system = common.system_of(config)

@@ -14,7 +14,7 @@ fit of an importance density counted, and another choice of
 - quadrature: the nodes of Gauss-Legendre, whose error is not in the column.
 
 The row `reference` takes more of all.  Times of the bound: arXiv 2310.16834,
-equation 26, as `sedd_jax.systems.score_bound` draws them.
+equation 26, as `sedd_jax.systems.bounds.score_bound` draws them.
 """
 
 import argparse

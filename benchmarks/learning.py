@@ -29,7 +29,7 @@ from sedd_jax import losses, runs
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import times
 from sedd_jax.models import pretrained
-from sedd_jax.systems import parts
+from sedd_jax.systems.common import parts
 from sedd_jax.training import optimizer, state
 
 Loss = Callable[[torch_sedd.Network], torch.Tensor]

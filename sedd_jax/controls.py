@@ -23,7 +23,7 @@ from sedd_jax.evaluation import (
   report,
   tagged_words,
 )
-from sedd_jax.systems import guides, vector_control
+from sedd_jax.systems.common import guides, vector_control
 
 
 def asked(sampling: Any) -> dict[str, Any]:

@@ -475,7 +475,7 @@ FIELDS: dict[str, Field] = {
     'exact',
     'Control of tokens: exact: the classifier is asked of every change of one '
     'token; first_order: its gradient says what they change.',
-    'sedd_jax.systems.guides:GUIDANCE',
+    'sedd_jax.systems.common.guides:GUIDANCE',
   ),
   'sampling.control_length': Field(
     0,

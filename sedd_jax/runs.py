@@ -17,8 +17,8 @@ from sedd_jax.data import documents, pipeline, shards, statistics
 from sedd_jax.data.labelling import labels
 from sedd_jax.default_config import FIELDS
 from sedd_jax.evaluation import generate, judges
-from sedd_jax.systems import requests
 from sedd_jax.systems.base import Bound, Samples, System
+from sedd_jax.systems.common import requests
 from sedd_jax.training import checkpoint, metrics
 
 PyTree = Any

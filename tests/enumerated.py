@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 import sedd_jax as sj
-from sedd_jax.systems import score_bound
+from sedd_jax.systems.bounds import score_bound
 from tests import oracles
 
 PROCESSES = {

@@ -20,7 +20,7 @@ from sedd_jax import (
   noise_schedules,
   runs,
 )
-from sedd_jax.systems import parts
+from sedd_jax.systems.common import parts
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CHANGELOG.md', *(ROOT / 'docs').iterdir()]

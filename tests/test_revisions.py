@@ -9,7 +9,7 @@ import pytest
 from sedd_jax import flags, modes, revisions, systems
 from sedd_jax.processes import edits
 from sedd_jax.samplers import edits as edit_samplers
-from sedd_jax.systems import revising
+from sedd_jax.systems.editing import revising
 
 CAPACITY = 12
 REPLACED = {ord('x'): ord('y')}

@@ -164,7 +164,7 @@ class EmbeddingBert(nn.Module):
   remat: bool = False
   attention: str = 'auto'
 
-  # No network of tokens: `systems.parts` tells them apart.
+  # No network of tokens: `systems.common.parts` tells them apart.
   takes_vectors = True
 
   @property

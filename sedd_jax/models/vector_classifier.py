@@ -56,7 +56,7 @@ class VectorReader(nn.Module):
   remat: bool = False
   attention: str = 'auto'
 
-  # `systems.parts` tells by it, and by what they give, whose networks they are.
+  # `systems` tells by it, and by what they give, whose networks they are.
   takes_vectors = True
 
   @property

@@ -25,7 +25,7 @@ from sedd_jax.systems.base import (
   System,
   TaskError,
 )
-from sedd_jax.systems.revising import Revised
+from sedd_jax.systems.editing.revising import Revised
 
 SYSTEMS = {
   'sedd': sedd.make,

@@ -15,7 +15,8 @@ from sedd_jax.losses import masked
 from sedd_jax.models import heads
 from sedd_jax.processes import Absorbing
 from sedd_jax.samplers import autoregressive
-from sedd_jax.systems import base, parts, requests
+from sedd_jax.systems import base
+from sedd_jax.systems.common import parts, requests
 
 METHODS = ('autoregressive',)
 

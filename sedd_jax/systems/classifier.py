@@ -19,7 +19,9 @@ from sedd_jax.core import names, times
 from sedd_jax.data.labelling import meanings
 from sedd_jax.noise_schedules import GaussianSteps
 from sedd_jax.processes import Gaussian, partial
-from sedd_jax.systems import base, embedding_bound, parts
+from sedd_jax.systems import base
+from sedd_jax.systems.bounds import embedding_bound
+from sedd_jax.systems.common import parts
 
 # Steps are told to the network as 1000 t / T.
 TIME_SCALE = 1000.0

@@ -19,8 +19,11 @@ from sedd_jax.processes import (
   mutual_information,
   nearest_neighbor,
 )
-from sedd_jax.systems import base, parts, step_bound, x0_chain
-from sedd_jax.systems import denoiser as denoiser_lib
+from sedd_jax.systems import base
+from sedd_jax.systems.bounds import step_bound
+from sedd_jax.systems.chains import x0_chain
+from sedd_jax.systems.common import denoiser as denoiser_lib
+from sedd_jax.systems.common import parts
 
 
 def examples() -> tuple[dict[str, Any], ...]:

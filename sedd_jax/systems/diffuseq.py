@@ -7,7 +7,9 @@ is chosen by predicted padding.
 
 from typing import Any
 
-from sedd_jax.systems import base, embedding_chain, parts
+from sedd_jax.systems import base
+from sedd_jax.systems.chains import embedding_chain
+from sedd_jax.systems.common import parts
 
 
 def examples() -> tuple[dict[str, Any], ...]:

@@ -19,14 +19,9 @@ from sedd_jax.losses import edits as edit_losses
 from sedd_jax.models import edits as edit_models
 from sedd_jax.processes import edit_arrays, edit_noise
 from sedd_jax.samplers import edits as edit_samplers
-from sedd_jax.systems import (
-  base,
-  edit_examples,
-  edit_requests,
-  parts,
-  requests,
-  revising,
-)
+from sedd_jax.systems import base
+from sedd_jax.systems.common import parts, requests
+from sedd_jax.systems.editing import edit_examples, edit_requests, revising
 
 METHODS = edit_samplers.METHODS
 TASKS = ('revise',)

@@ -18,8 +18,11 @@ from sedd_jax.core import numerics
 from sedd_jax.losses import variational
 from sedd_jax.noise_schedules import Spindle
 from sedd_jax.processes import Absorbing, reveal_rate, revealed_at
-from sedd_jax.systems import base, parts, step_bound, x0_chain
-from sedd_jax.systems import denoiser as denoiser_lib
+from sedd_jax.systems import base
+from sedd_jax.systems.bounds import step_bound
+from sedd_jax.systems.chains import x0_chain
+from sedd_jax.systems.common import denoiser as denoiser_lib
+from sedd_jax.systems.common import parts
 
 
 @dataclasses.dataclass(frozen=True)

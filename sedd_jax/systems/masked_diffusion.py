@@ -17,20 +17,18 @@ from sedd_jax.losses import masked
 from sedd_jax.models import heads
 from sedd_jax.processes import Absorbing
 from sedd_jax.samplers import ancestral, loop
-from sedd_jax.systems import (
-  base,
+from sedd_jax.systems import base
+from sedd_jax.systems.bounds import masked_bound, step_bound, time_proposal
+from sedd_jax.systems.chains import x0_chain
+from sedd_jax.systems.common import (
   blocks,
   guides,
-  masked_bound,
   parts,
   requests,
-  step_bound,
-  time_proposal,
   unmasked,
   weights,
-  x0_chain,
 )
-from sedd_jax.systems import denoiser as denoiser_lib
+from sedd_jax.systems.common import denoiser as denoiser_lib
 
 METHODS = ('ancestral',)
 TASKS = ('export',)

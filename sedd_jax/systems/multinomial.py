@@ -12,8 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from sedd_jax.processes import Uniform
-from sedd_jax.systems import base, parts, spelling, step_bound, x0_chain
-from sedd_jax.systems import denoiser as denoiser_lib
+from sedd_jax.systems import base, spelling
+from sedd_jax.systems.bounds import step_bound
+from sedd_jax.systems.chains import x0_chain
+from sedd_jax.systems.common import denoiser as denoiser_lib
+from sedd_jax.systems.common import parts
 
 # Further modes of the program.
 TASKS = ('spellcheck',)

@@ -15,14 +15,13 @@ from sedd_jax.models import heads
 from sedd_jax.processes import Absorbing, Uniform
 from sedd_jax.processes import base as process_base
 from sedd_jax.samplers import corrector, loop
-from sedd_jax.systems import (
-  base,
+from sedd_jax.systems import base
+from sedd_jax.systems.bounds import score_bound, time_proposal
+from sedd_jax.systems.common import (
   blocks,
   guides,
   parts,
   requests,
-  score_bound,
-  time_proposal,
   unmasked,
   weights,
 )

@@ -18,7 +18,8 @@ from sedd_jax.data.labelling import labels as data_labels
 from sedd_jax.data.labelling import meanings
 from sedd_jax.noise_schedules import GaussianSteps
 from sedd_jax.processes import Gaussian
-from sedd_jax.systems import base, classifier, parts
+from sedd_jax.systems import base, classifier
+from sedd_jax.systems.common import parts
 
 
 def examples() -> tuple[dict[str, Any], ...]:

@@ -14,7 +14,8 @@ from sedd_jax import losses, noise_schedules
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import names, times
 from sedd_jax.processes import Absorbing, Uniform
-from sedd_jax.systems import base, classifier, parts
+from sedd_jax.systems import base, classifier
+from sedd_jax.systems.common import parts
 
 # What the network is told of the noise: TIME_SCALE (1 - e^-sigma).
 TIME_SCALE = 1000.0

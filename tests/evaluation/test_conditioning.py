@@ -10,7 +10,8 @@ import pytest
 from sedd_jax.data import tokenizers
 from sedd_jax.evaluation import conditioning, generate
 from sedd_jax.samplers import conditions
-from sedd_jax.systems import base, requests
+from sedd_jax.systems import base
+from sedd_jax.systems.common import requests
 from tests.systems import small
 
 TEXT8 = tokenizers.make('text8')

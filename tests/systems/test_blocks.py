@@ -11,7 +11,8 @@ import pytest
 import sedd_jax as sj
 from sedd_jax import systems
 from sedd_jax.samplers import unmasking
-from sedd_jax.systems import base, blocks, requests
+from sedd_jax.systems import base
+from sedd_jax.systems.common import blocks, requests
 from tests import oracles
 from tests.systems import small
 

@@ -13,7 +13,7 @@ import pytest
 
 from sedd_jax import noise_schedules, processes
 from sedd_jax.losses import masked
-from sedd_jax.systems import masked_bound, score_bound, step_bound
+from sedd_jax.systems.bounds import masked_bound, score_bound, step_bound
 
 V = 4
 ROWS, POINTS = 4000, 4

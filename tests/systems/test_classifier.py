@@ -8,7 +8,8 @@ import pytest
 from sedd_jax import config_checks, systems
 from sedd_jax.noise_schedules import GaussianSteps
 from sedd_jax.processes import Gaussian
-from sedd_jax.systems import classifier, embedding_chain
+from sedd_jax.systems import classifier
+from sedd_jax.systems.chains import embedding_chain
 from tests.systems import small
 from tests.two_words import TwoWords
 

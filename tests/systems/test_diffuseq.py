@@ -14,11 +14,8 @@ import pytest
 
 from sedd_jax import systems
 from sedd_jax.samplers import gaussian
-from sedd_jax.systems import (
-  embedding_bound,
-  embedding_chain,
-  time_proposal,
-)
+from sedd_jax.systems.bounds import embedding_bound, time_proposal
+from sedd_jax.systems.chains import embedding_chain
 from tests.linear_denoiser import Linear
 from tests.systems import small
 

@@ -13,7 +13,7 @@ from sedd_jax.data import tokenizers
 from sedd_jax.data.paired import marked
 from sedd_jax.processes import edit_arrays, edit_noise, edits
 from sedd_jax.samplers import edits as edit_samplers
-from sedd_jax.systems import edit_requests
+from sedd_jax.systems.editing import edit_requests
 from sedd_jax.training import loop
 from tests.systems import small
 

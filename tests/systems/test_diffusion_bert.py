@@ -14,7 +14,7 @@ from sedd_jax.losses import variational
 from sedd_jax.models import tensor_files
 from sedd_jax.noise_schedules import Spindle
 from sedd_jax.samplers import ancestral
-from sedd_jax.systems import step_bound
+from sedd_jax.systems.bounds import step_bound
 from sedd_jax.systems.diffusion_bert import SpindleChain
 from tests import golden_numbers, oracles
 from tests.models import bert_reference

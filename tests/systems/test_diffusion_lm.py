@@ -13,13 +13,13 @@ from sedd_jax.losses import embedding, variational
 from sedd_jax.models import EmbeddingBert
 from sedd_jax.noise_schedules import GaussianSteps
 from sedd_jax.processes import Gaussian
-from sedd_jax.systems import (
+from sedd_jax.systems.bounds import (
   embedding_bound,
-  embedding_chain,
   loss_window,
   step_history,
   time_proposal,
 )
+from sedd_jax.systems.chains import embedding_chain
 from tests import golden_numbers
 from tests.linear_denoiser import Linear
 from tests.systems import small

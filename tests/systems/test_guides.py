@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sedd_jax import systems
-from sedd_jax.systems import guides
+from sedd_jax.systems.common import guides
 from tests.systems import small
 
 

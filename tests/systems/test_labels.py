@@ -14,7 +14,8 @@ from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import shapes
 from sedd_jax.models import Bert
 from sedd_jax.samplers import conditions
-from sedd_jax.systems import base, parts, requests
+from sedd_jax.systems import base
+from sedd_jax.systems.common import parts, requests
 from sedd_jax.training import parallel
 from tests import oracles
 from tests.systems import small

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sedd_jax.systems import step_history
+from sedd_jax.systems.bounds import step_history
 from sedd_jax.training import optimizer, parallel, state, step
 from tests.systems import small
 

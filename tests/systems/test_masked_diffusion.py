@@ -8,7 +8,7 @@ import pytest
 import sedd_jax as sj
 from sedd_jax import systems
 from sedd_jax.losses import masked
-from sedd_jax.systems import masked_bound, score_bound
+from sedd_jax.systems.bounds import masked_bound, score_bound
 from tests import enumerated_steps, oracles
 from tests.samplers import test_unmasking
 from tests.systems import small

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sedd_jax import systems
-from sedd_jax.systems import step_history
+from sedd_jax.systems.bounds import step_history
 from tests import golden_numbers
 from tests.systems import small
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import sedd_jax as sj
-from sedd_jax.systems import score_bound
+from sedd_jax.systems.bounds import score_bound
 from tests import enumerated
 
 T_MIN = 1e-3

@@ -12,7 +12,7 @@ import pytest
 import sedd_jax as sj
 from sedd_jax import systems
 from sedd_jax.models import DiffusionTransformer, heads, pretrained
-from sedd_jax.systems import score_bound, time_proposal
+from sedd_jax.systems.bounds import score_bound, time_proposal
 from tests import enumerated, golden_numbers
 from tests.systems import small
 

@@ -7,7 +7,8 @@ import pytest
 
 from sedd_jax import config_checks
 from sedd_jax.data.labelling import spans
-from sedd_jax.systems import guides, span_classifier
+from sedd_jax.systems import span_classifier
+from sedd_jax.systems.common import guides
 from tests.systems import small
 from tests.systems.test_classifier import drawn, generator_of
 

@@ -12,7 +12,7 @@ import scipy.special
 import sedd_jax as sj
 from sedd_jax.noise_schedules import StepBetas
 from sedd_jax.samplers import ancestral, time_grids
-from sedd_jax.systems import step_bound, time_proposal
+from sedd_jax.systems.bounds import step_bound, time_proposal
 from tests import enumerated_steps, tabulated_noise
 
 SCHEDULES = {

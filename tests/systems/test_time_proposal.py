@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sedd_jax.systems import time_proposal
+from sedd_jax.systems.bounds import time_proposal
 
 # Even places, enough for means over the interval to 1e-4.
 GRID = (jnp.arange(20_000) + 0.5) / 20_000

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sedd_jax import systems
-from sedd_jax.systems import embedding_chain, guides
+from sedd_jax.systems.chains import embedding_chain
+from sedd_jax.systems.common import guides
 from tests.systems import small
 
 CONFIG = small.example_of(

@@ -15,8 +15,9 @@ from sedd_jax.core import keys as keys_lib
 from sedd_jax.losses import masked
 from sedd_jax.noise_schedules import Continuous
 from sedd_jax.processes import Absorbing
-from sedd_jax.systems import parts, time_proposal
 from sedd_jax.systems.base import Bound
+from sedd_jax.systems.bounds import time_proposal
+from sedd_jax.systems.common import parts
 
 # 'mdlm': the integral over [t_min, 1] alone, as the papers report it.
 PROTOCOLS = ('bound', 'mdlm')

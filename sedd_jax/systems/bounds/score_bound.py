@@ -16,8 +16,9 @@ from sedd_jax.core import keys as keys_lib
 from sedd_jax.noise_schedules import Continuous
 from sedd_jax.processes import Relaxing, base
 from sedd_jax.samplers import tweedie
-from sedd_jax.systems import parts, time_proposal
 from sedd_jax.systems.base import Bound
+from sedd_jax.systems.bounds import time_proposal
+from sedd_jax.systems.common import parts
 
 PROTOCOLS = ('bound', 'sedd')
 

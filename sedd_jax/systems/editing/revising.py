@@ -12,7 +12,8 @@ from sedd_jax.core import names
 from sedd_jax.data import DataError
 from sedd_jax.data.paired import pairs
 from sedd_jax.processes import edits
-from sedd_jax.systems import base, edit_requests
+from sedd_jax.systems import base
+from sedd_jax.systems.editing import edit_requests
 
 # What is asked of the sampler besides `config.sampling`.
 _DRAWING = ('begin', 'keep_bias')

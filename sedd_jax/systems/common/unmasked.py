@@ -8,7 +8,8 @@ import jax
 
 from sedd_jax import noise_schedules, processes
 from sedd_jax.samplers import loop, remasking, unmasking
-from sedd_jax.systems import base, blocks, guides, parts, requests
+from sedd_jax.systems import base
+from sedd_jax.systems.common import blocks, guides, parts, requests
 
 METHODS = (*unmasking.ORDERS, 'remasking')
 # What a request may ask for besides; at 1 each is the model's own law.

@@ -14,7 +14,8 @@ import numpy as np
 
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.processes import TokenProcess
-from sedd_jax.systems import base, requests
+from sedd_jax.systems import base
+from sedd_jax.systems.common import requests
 
 
 class View(NamedTuple):

@@ -8,7 +8,8 @@ import numpy as np
 
 from sedd_jax.processes import edit_arrays, edit_noise
 from sedd_jax.samplers import edits as edit_samplers
-from sedd_jax.systems import base, edit_examples
+from sedd_jax.systems import base
+from sedd_jax.systems.editing import edit_examples
 
 
 def decoding(sampling: Any) -> dict[str, Any]:

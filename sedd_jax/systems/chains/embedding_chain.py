@@ -20,16 +20,14 @@ from sedd_jax.noise_schedules import GaussianSteps
 from sedd_jax.processes import Gaussian, partial
 from sedd_jax.processes import gaussian as gaussian_lib
 from sedd_jax.samplers import clamps, gaussian
-from sedd_jax.systems import (
-  base,
+from sedd_jax.systems import base
+from sedd_jax.systems.bounds import (
   embedding_bound,
   loss_window,
-  parts,
-  requests,
   step_history,
   time_proposal,
-  vector_control,
 )
+from sedd_jax.systems.common import parts, requests, vector_control
 
 # How the network's output is read.
 PARAMETRIZATIONS = ('x0', 'eps')

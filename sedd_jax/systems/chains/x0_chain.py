@@ -19,16 +19,10 @@ from sedd_jax.core import names, numerics, times
 from sedd_jax.losses import variational
 from sedd_jax.processes import Absorbing, tabulated
 from sedd_jax.samplers import ancestral, guidance, loop
-from sedd_jax.systems import (
-  base,
-  guides,
-  parts,
-  requests,
-  step_bound,
-  step_history,
-  time_proposal,
-)
-from sedd_jax.systems import denoiser as denoiser_lib
+from sedd_jax.systems import base
+from sedd_jax.systems.bounds import step_bound, step_history, time_proposal
+from sedd_jax.systems.common import denoiser as denoiser_lib
+from sedd_jax.systems.common import guides, parts, requests
 
 METHODS = ('ancestral',)
 

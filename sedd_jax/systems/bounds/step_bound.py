@@ -20,8 +20,9 @@ from sedd_jax.losses import variational
 from sedd_jax.noise_schedules import Steps
 from sedd_jax.processes import TokenProcess, posterior
 from sedd_jax.samplers import ancestral
-from sedd_jax.systems import parts, time_proposal
 from sedd_jax.systems.base import Bound
+from sedd_jax.systems.bounds import time_proposal
+from sedd_jax.systems.common import parts
 
 # Fields of a small chain in steps, for the systems' contract tests.
 EXAMPLE = {

@@ -14,7 +14,9 @@ from jax import Array
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.losses import embedding, variational
 from sedd_jax.processes import Gaussian, partial
-from sedd_jax.systems import base, parts, time_proposal
+from sedd_jax.systems import base
+from sedd_jax.systems.bounds import time_proposal
+from sedd_jax.systems.common import parts
 
 
 def bound(

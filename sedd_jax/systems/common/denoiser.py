@@ -9,7 +9,7 @@ from jax import Array
 
 from sedd_jax.processes import TokenProcess
 from sedd_jax.processes import base as process_base
-from sedd_jax.systems import parts, weights
+from sedd_jax.systems.common import parts, weights
 
 # Time in [0, 1] is told to the network at the scale of a level.
 _TIME_SCALE = 1000.0

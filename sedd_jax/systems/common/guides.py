@@ -13,7 +13,8 @@ from sedd_jax.core import names
 from sedd_jax.processes import TokenProcess
 from sedd_jax.processes import base as process_base
 from sedd_jax.samplers import guidance
-from sedd_jax.systems import base, parts
+from sedd_jax.systems import base
+from sedd_jax.systems.common import parts
 
 
 @jax.tree_util.register_dataclass

@@ -1,0 +1,1 @@
+"""Bounds on -log p, and the times at which they are taken."""

@@ -1,0 +1,1 @@
+"""What several systems are: chains that predict x_0, and those on vectors."""

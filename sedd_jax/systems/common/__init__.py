@@ -1,0 +1,1 @@
+"""What systems have in common: parts of configs, requests, guides, weights."""

@@ -1,0 +1,1 @@
+"""What the revising system asks for and gives: its requests, its tasks."""
