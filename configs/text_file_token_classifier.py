@@ -9,7 +9,8 @@ of labels:
 
   python -m sedd_jax.main --mode=sample --workdir=RUN \
       --config.sampling.classifier=runs/text_file_token_classifier \
-      --config.sampling.control=5 --config.sampling.guidance=first_order
+      --config.sampling.control=5 --config.sampling.guidance=first_order \
+      --config.sampling.guidance_scale=4
 
 Hardware: two CPU cores; 0.5 M parameters.
 """

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from sedd_jax import runs, systems
@@ -33,6 +34,17 @@ def asked(sampling: Any) -> dict[str, Any]:
     'control_length': sampling.control_length,
   }
   return {name: value for name, value in wanted.items() if value}
+
+
+def settings(sampling: Any) -> dict[str, Any]:
+  """How a config's group `sampling` guides, for figures of what is drawn."""
+  names_ = ('classifier', 'guidance_scale', 'guidance', *vector_control.OPTIONS)
+  return {
+    name: sampling[name]
+    for name in names_
+    if name in ('classifier', 'guidance_scale')
+    or sampling[name] != FIELDS[f'sampling.{name}'].default
+  }
 
 
 class Controls:
@@ -127,6 +139,8 @@ class Controls:
       room = request.length - 2
       words = lengths or [room] * len(of_spans)
       found.append(self._span_guide(of_spans, [min(n, room) for n in words]))
+    for guide in found:
+      self._require_room(guide, request)
     controlled = dataclasses.replace(
       request,
       guides=(*request.guides, *found),
@@ -138,6 +152,24 @@ class Controls:
     if check is not None:
       check(controlled)
     return controlled
+
+  def _require_room(
+    self, guide: guides.OfLabels, request: systems.Request
+  ) -> None:
+    """Raises ValueError where a classifier does not take texts so long."""
+    length = request.length
+    if request.options.get('block'):
+      length = min(length, self.run.config.data.seq_len)
+    table = guide.aux.get('embedding')
+    x_t = jax.ShapeDtypeStruct((len(guide.label), length), np.int32)
+    level = jax.ShapeDtypeStruct((len(guide.label),), np.float32)
+    if table is not None:
+      shape = (*x_t.shape, table.shape[1])
+      x_t = jax.ShapeDtypeStruct(shape, np.float32)
+    try:
+      jax.eval_shape(guide, x_t, level)
+    except ValueError as error:
+      raise ValueError(f'sampling.classifier: {error}') from error
 
   def _read(
     self, wanted: Sequence[Sequence[str]]
@@ -393,13 +425,11 @@ def evaluate(
   result = {
     'step': run.step,
     'split': config.eval.split,
-    'classifier': sampling.classifier,
     'judge': plan.judge.name if plan.judge else None,
     'samples_per_target': each,
     'method': plan.plain.method,
     'steps': plan.plain.steps,
-    'guidance_scale': sampling.guidance_scale,
-    **{name: sampling[name] for name in vector_control.OPTIONS},
+    **settings(sampling),
     'controls': told,
     'data': control.fluency(_texts(plan), run.tokenizer, plan.judge),
     **circumstances,

@@ -296,6 +296,9 @@ def evaluate_generation(
         **found,
       }
     )
+  guided = controls.asked(config.sampling)
+  if guided:
+    guided |= controls.settings(config.sampling)
   as_ids = judge is not None and judges.reads_ids(judge, tokenizer)
   result = {
     'step': run.step,
@@ -306,7 +309,7 @@ def evaluate_generation(
     'method': config.sampling.method,
     'top_p': config.sampling.top_p,
     **drawing.beyond_defaults({'label': config.sampling.label}),
-    **controls.asked(config.sampling),
+    **guided,
     'points': points,
     'data': None
     if text is None

@@ -49,6 +49,8 @@ def load(name):
 
 
 def test_the_recipes_are_those_of_the_folder():
+  readme = (CONFIGS.parent / 'README.md').read_text()
+  assert [name for name in RECIPES if name not in readme] == []
   assert {path.stem for path in CONFIGS.glob('*.py')} == set(RECIPES)
   assert flags.recipes() == sorted(RECIPES)
 

@@ -75,6 +75,8 @@ def test_a_classifier_of_tokens_is_trained_as_any_run(folder):
     ({'sampling.control_length': 5}, 'for texts that [SEP] ends'),
     ({'sampling.fluency': 0.5}, "unknown sampling option 'fluency'"),
     ({'sampling.guidance': 'frist'}, 'sampling.guidance'),
+    ({'sampling.length': 600}, 'sampling.classifier: 600 tokens are more than'),
+    ({'sampling.guidance_scale': -1}, 'sampling.guidance_scale'),
     ({'sampling.classifier': 'run'}, 'says nothing of labels'),
   ],
 )

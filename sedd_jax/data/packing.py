@@ -310,6 +310,11 @@ def _check_tokenizer(
   else:
     file = pathlib.Path(folder, name)
     found = tokenizers.make(str(file if file.is_file() else folder))
+  for path in found.files.values():
+    if path.parent != pathlib.Path(folder):
+      raise DataError(
+        f'{folder}: its copy of {path.name}, of tokenizer {name!r}, is missing'
+      )
   for what, own, wanted in (
     ('sha256', found.sha256, manifest.tokenizer['sha256']),
     ('tokens', found.vocab_size, manifest.vocab_size),

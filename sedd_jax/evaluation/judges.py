@@ -62,6 +62,8 @@ def reads_ids(judge: Judge, tokenizer: Any) -> bool:
 
 def same_ids(one: Any, other: Any) -> bool:
   """Whether the ids of two tokenizers mean the same."""
+  if one.vocab_size != other.vocab_size:
+    return False
   if one.vocabulary is None or other.vocabulary is None:
     return one.name == other.name
   return one.vocabulary == other.vocabulary

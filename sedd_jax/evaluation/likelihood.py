@@ -176,6 +176,11 @@ def counted(result: Mapping[str, Any]) -> str:
   return f'{number}' if number == whole else f'{number} of {whole:,}'
 
 
+def is_exact(result: Mapping[str, Any]) -> bool:
+  """Whether the figures of `evaluate` are no bound, but -log p itself."""
+  return set(result.get('terms', ())) == {'nll'}
+
+
 def describe(result: Mapping[str, Any], unit: str) -> str:
   """One line of text about an evaluation.
 
@@ -197,8 +202,9 @@ perplexity 2.72'
   given = f' given {result["given"]}' if 'given' in result else ''
   steps = result.get('chain_steps')
   of_steps = f' of {steps} steps' if steps else ''
+  how = 'exact' if is_exact(result) else f'{result["protocol"]}{of_steps}'
   return (
-    f'{result["protocol"]}{of_steps} on {result["split"]}{given}, '
+    f'{how} on {result["split"]}{given}, '
     f'{counted(result)} sequences: {result["nats_per_token"]:.4f}'
     + (' nats' if error is None else f' ± {error:.4f} nats')
     + f' per token, {result["bits_per_character"]:.4f} bits per {per}'

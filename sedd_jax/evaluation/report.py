@@ -275,7 +275,7 @@ def suite_table(
     f'at most (eval.protocol {first["protocol"]}{of_steps}, {first["points"]} '
     'times a sequence)'
   )
-  if set(first['terms']) == {'nll'}:
+  if likelihood.is_exact(first):
     how = 'exact'
   lines.append(
     f'\n{name}: step {first["step"]}{given}, {how}, '

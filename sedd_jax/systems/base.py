@@ -153,9 +153,10 @@ class System:
       takes as it is from the run that `init_from` names, whose config and
       averaged parameters it is given; raises ValueError where they do not fit.
       None for a system that takes weights to go on from.
-    log_label: `(params, aux, x_t, step [n], label [n]) -> log p(label | x_t)
-      [n]` of a classifier, 0 where the label is below 0 (of words and phrases
-      `[n, facts, 3]`, see `data.labelling.spans.numbered`); or None.
+    log_label: `(params, aux, x_t, level [n], label [n]) -> log p(label | x_t)
+      [n]` of a classifier, of vectors at a step, or of tokens (or weights of
+      their states) at a total noise; 0 where the label is below 0 (of words and
+      phrases `[n, facts, 3]`, see `data.labelling.spans.numbered`); or None.
   """
 
   init: Callable[..., Any]

@@ -78,6 +78,11 @@ def make(
 
   def spellcheck(params, aux, options, tokenizer):
     del aux
+    if denoiser.labels.number and not denoiser.labels.dropout:
+      raise base.TaskError(
+        'the network was never trained without labels (training.label_dropout '
+        'is 0), and spell checking tells it none'
+      )
     return spelling.checked(
       functools.partial(corrected, params),
       options,

@@ -19,6 +19,8 @@ from sedd_jax.systems.common import parts
 
 # What the network is told of the noise: TIME_SCALE (1 - e^-sigma).
 TIME_SCALE = 1000.0
+# The systems whose samplers take guides on tokens.
+GUIDED = ('sedd', 'masked_diffusion')
 
 
 def examples() -> tuple[dict[str, Any], ...]:
@@ -84,6 +86,12 @@ def make(config: Any, data_info: Any) -> base.System:
 
   def frozen(other, params):
     del params
+    name = other.system.name
+    if name not in GUIDED and ':' not in name:
+      raise ValueError(
+        f'system {name!r} takes no classifier of tokens: a run of '
+        f'{" or ".join(GUIDED)} does'
+      )
     own, _ = _noise(other, data_info.vocab_size)
     if own != process:
       raise ValueError(

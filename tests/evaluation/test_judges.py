@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sedd_jax.data import tokenizers
+from sedd_jax.data.paired import marked
 from sedd_jax.data.tokenizers import byte_pairs
 from sedd_jax.evaluation import judges, likelihood
 
@@ -248,3 +249,10 @@ def test_no_such_model(tmp_path):
   pytest.importorskip('transformers')
   with pytest.raises(ValueError, match='no folder of a run, and transformers'):
     judges.of_transformers(str(tmp_path / 'nowhere'))
+
+
+def test_marks_are_ids_of_their_own():
+  """[CLS] of one is the mask of the other, though letters are the same."""
+  with_marks = marked.Marked(TEXT8)
+  assert not judges.same_ids(with_marks, TEXT8)
+  assert judges.same_ids(with_marks, marked.Marked(TEXT8))

@@ -224,6 +224,29 @@ def test_the_bound_is_the_enumerated_one_and_above_the_law(schedule, strides):
   assert np.all(error < 0.05)
 
 
+def test_the_floor_keeps_the_loose_figure_finite(x64):
+  """Where the sentence's rate is clipped to 0 or 1 and p's is not."""
+  schedule = spindle([3.0, 0.4], strength=1.0, mean='sentence')
+  x_0 = jnp.asarray(list(itertools.product((0, 1), repeat=3)))
+  x_t = jnp.full_like(x_0, 2)
+  logits = jnp.log(jnp.tile(jnp.array([0.3, 0.7]), (*x_0.shape, 1)))
+
+  def nats(floor):
+    chain = SpindleChain(PROCESS, schedule, protocol='loose', floor=floor)
+    steps = [
+      chain.step_nats(logits, x_t, x_0, jnp.full(len(x_0), step))
+      for step in range(1, 5)
+    ]
+    return np.asarray(steps)
+
+  kept, small_floor, none = nats(1e-2), nats(1e-6), nats(0.0)
+  assert np.all(np.isfinite(kept)) and np.all(np.isfinite(small_floor))
+  assert not np.all(np.isfinite(none))
+  # What would be infinite costs the more, the lower the floor.
+  lost = ~np.isfinite(none)
+  assert np.all(small_floor[lost] > kept[lost])
+
+
 @pytest.mark.parametrize('num_steps', [8, 1000])
 def test_the_loose_figure_is_strict_where_all_tokens_are_alike(num_steps, x64):
   """With strength 0 there is one schedule, whatever the mean."""

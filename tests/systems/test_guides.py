@@ -10,6 +10,7 @@ import pytest
 
 from sedd_jax import systems
 from sedd_jax.systems.common import guides
+from tests import compilations
 from tests.systems import small
 
 
@@ -99,19 +100,20 @@ def test_each_row_has_its_label(fields, way):
   given = request.given
   found = drawn([2, 4])
   np.testing.assert_array_equal(found, np.where(given, 0, [[2], [4]]))
-  events = []
-  jax.monitoring.register_event_duration_secs_listener(
-    lambda name, *_, **__: events.append(name)
-  )
-  weights['weight'] = np.float32(8)
-  found = drawn([-1, 5])
-  assert not [name for name in events if 'backend_compile' in name]
+  with compilations.heard() as events:
+    weights['weight'] = np.float32(8)
+    found = drawn([-1, 5])
+  assert not events
   np.testing.assert_array_equal(found[0], plain[0])
   np.testing.assert_array_equal(found[1], np.where(given[1], 0, 5))
 
 
 def test_a_way_of_guidance_that_there_is_not():
   system, request = case_of({})
+  for scale in (-1.0, float('inf'), float('nan')):
+    asked = dataclasses.replace(request, guidance_scale=scale)
+    with pytest.raises(ValueError, match='guidance_scale must be finite and'):
+      system.check_request(asked)
   asked = dataclasses.replace(request, options={'guidance': 'first'})
   with pytest.raises(ValueError, match="unknown sampling.guidance 'first'"):
     system.check_request(asked)

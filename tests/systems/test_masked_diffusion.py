@@ -48,7 +48,8 @@ def test_first_hitting_has_the_law_of_all_orders():
 
 
 @pytest.mark.parametrize(
-  'schedule, timed', [('log_linear', False), ('cosine', True)]
+  'schedule, timed',
+  [('log_linear', False), ('cosine', True), ('polynomial', False)],
 )
 def test_the_bound_is_that_of_sedd_for_the_scores(schedule, timed):
   """The equivalence itself, term by term, on the same noise."""

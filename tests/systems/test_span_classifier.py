@@ -9,6 +9,7 @@ from sedd_jax import config_checks
 from sedd_jax.data.labelling import spans
 from sedd_jax.systems import span_classifier
 from sedd_jax.systems.common import guides
+from tests import compilations
 from tests.systems import small
 from tests.systems.test_classifier import drawn, generator_of
 
@@ -89,16 +90,13 @@ def test_the_guide_is_the_sum_of_the_log_p_of_its_facts(made):
   moved = some(x_t[[2, 0]], step[jnp.array([2, 0])])
   np.testing.assert_allclose(moved, found[[2, 0]], rtol=1e-5)
   # Other facts are arguments of the same program.
-  events = []
-  jax.monitoring.register_event_duration_secs_listener(
-    lambda name, *_, **__: events.append(name)
-  )
-  others = [spans.read('parse: Q[1:3]'), [], []]
-  label = spans.numbered(others, LABELS, [4] * 3)
-  guide = guides.OfLabels(params, aux, label, log_label)
-  other = np.asarray(guide(x_t, step))
-  assert other[0] != found[0] and other[1] == other[2] == 0
-  assert not [name for name in events if 'backend_compile' in name]
+  with compilations.heard() as events:
+    others = [spans.read('parse: Q[1:3]'), [], []]
+    label = spans.numbered(others, LABELS, [4] * 3)
+    guide = guides.OfLabels(params, aux, label, log_label)
+    other = np.asarray(guide(x_t, step))
+    assert other[0] != found[0] and other[1] == other[2] == 0
+  assert not events
 
 
 def test_embeddings_are_those_of_the_generator(made):

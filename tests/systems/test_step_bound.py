@@ -244,19 +244,6 @@ def test_a_correlated_pair_under_uniform_noise():
   assert abs(float(nats.mean()) - expected) < 4.5 * error < 0.06
 
 
-@pytest.mark.parametrize('noise', PROCESSES)
-def test_all_points_take_every_step_once(noise):
-  """points = T - 1: the only chance left is that of x_t."""
-  space = enumerated(noise, 'cosine')
-  chain = step_bound.Chain(PROCESSES[noise], SCHEDULES['cosine'])
-  x_0 = jnp.asarray(np.repeat(space.data, 50, axis=0), jnp.int32)
-  result = bounds(
-    jnp.asarray(space.x_hat, 'float32'), chain, jax.random.key(0), x_0, 3
-  )
-  steps = np.sort(2 + np.floor(np.asarray(result.stats['u']) * 3), axis=1)
-  assert np.all(steps == [2, 3, 4])
-
-
 def test_names_are_checked():
   process, schedule = PROCESSES['uniform'], SCHEDULES['cosine']
   x_0, key = jnp.zeros((1, 2), jnp.int32), jax.random.key(0)

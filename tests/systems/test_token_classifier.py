@@ -100,9 +100,11 @@ def test_noise_of_another_schedule_fits_and_of_another_process_not(made):
   assert made.frozen(other, {}) == {}
   with pytest.raises(ValueError, match="'uniform'.*'absorbing': process must"):
     made.frozen(small.example_of(UNIFORM), {})
-  chain = small.in_steps('multinomial', 4)
-  with pytest.raises(ValueError, match='schedule.name'):
-    made.frozen(chain, {})
+  # An earlier classifier is no generator either: no weights are taken over.
+  for name in ('multinomial', 'autoregressive', 'token_classifier'):
+    other = small.config_of(system__name=name)
+    with pytest.raises(ValueError, match=f"'{name}' takes no classifier of to"):
+      made.frozen(other, {})
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from sedd_jax import systems
 from sedd_jax.systems.chains import embedding_chain
 from sedd_jax.systems.common import guides
+from tests import compilations
 from tests.systems import small
 
 CONFIG = small.example_of(
@@ -68,13 +69,10 @@ def test_each_row_has_its_label_and_no_strength_leaves_all(made):
   found = system.sample(params, aux, asked).tokens
   assert found.tolist() == [[t] * small.LENGTH for t in (2, 6, 4)]
   # Other labels are arguments of the same program.
-  events = []
-  jax.monitoring.register_event_duration_secs_listener(
-    lambda name, *_, **__: events.append(name)
-  )
-  other = system.sample(params, aux, guided(params, [0, 1, 5])).tokens
-  assert other.tolist() == [[t] * small.LENGTH for t in (0, 1, 5)]
-  assert not [name for name in events if 'backend_compile' in name]
+  with compilations.heard() as events:
+    other = system.sample(params, aux, guided(params, [0, 1, 5])).tokens
+    assert other.tolist() == [[t] * small.LENGTH for t in (0, 1, 5)]
+  assert not events
   none = dataclasses.replace(asked, guidance_scale=0.0)
   np.testing.assert_array_equal(system.sample(params, aux, none).tokens, plain)
   # A row without a label, and without a weight of the mean, is as it was.

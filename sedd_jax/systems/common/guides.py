@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ class OfLabels:
   log_label: Callable = dataclasses.field(metadata={'static': True})
 
   def __call__(self, x_t: Array, step: Array) -> Array:
-    """log p(label | x_t) `[n]`, of vectors and the step `[n]`."""
+    """log p(label | x_t) `[n]`, of x_t and the step, or of tokens the noise."""
     return self.log_label(self.params, self.aux, x_t, step, self.label)
 
   def of_rows(self, rows: Any) -> 'OfLabels':
@@ -86,6 +87,10 @@ def checked(
     labels: what the network knows of labels.
   """
   asked = of_request(request)
+  if not 0 <= asked.scale < math.inf:
+    raise ValueError(
+      f'guidance_scale must be finite and at least 0, not {asked.scale}'
+    )
   if asked.guidance not in GUIDANCE:
     raise ValueError(
       f'unknown sampling.guidance {asked.guidance!r}; '

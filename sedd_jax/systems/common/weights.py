@@ -117,12 +117,17 @@ def exporter(
         f'system {config.system.name} is not written in the layout {layout!r}; '
         f'{names.alternatives(str(layout), layouts)}'
       )
+    overwrite = options.get('overwrite', False)
+    if not isinstance(overwrite, bool):
+      raise base.TaskError(
+        f'task.overwrite must be true or false, not {overwrite!r}'
+      )
     there = [
       file
       for file in (pathlib.Path(path), *pretrained.files(path))
       if file.is_file()
     ]
-    if there and not options.get('overwrite', False):
+    if there and not overwrite:
       raise base.TaskError(
         f'{there[0]}: there already; replace it with '
         '--config.task.overwrite=true'
