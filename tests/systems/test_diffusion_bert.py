@@ -291,9 +291,15 @@ def test_revealing_has_a_gradient_at_the_last_step():
 
 
 @pytest.mark.parametrize(
-  'schedule', [spindle([1.5, 0.7]), CLIPPED], ids=['free', 'clipped']
+  'schedule, steps, grid',
+  [
+    (spindle([1.5, 0.7]), 4, None),
+    (spindle([1.5, 0.7]), 3, [4, 3, 1, 0]),
+    (CLIPPED, 4, None),
+  ],
+  ids=['free', 'strided', 'clipped'],
 )
-def test_draws_have_the_enumerated_law(schedule):
+def test_draws_have_the_enumerated_law(schedule, steps, grid):
   space = Enumerated(schedule)
   chain = SpindleChain(PROCESS, schedule)
   tokens = jax.jit(
@@ -303,14 +309,15 @@ def test_draws_have_the_enumerated_law(schedule):
       (20_000, 2),
       process=PROCESS,
       schedule=schedule,
+      steps=steps,
       reverse_fn=chain.reverse_fn(),
     )
   )(jax.random.key(0))
   counts = np.bincount(oracles.index_of(np.asarray(tokens), 2), minlength=4)
-  law = space.law()
+  law = space.law(grid)
   assert law.sum() == pytest.approx(1)
   assert oracles.chi_square_pvalue(counts, law) > 1e-4
-  wrong = Enumerated(schedule, seed=1).law()
+  wrong = Enumerated(schedule, seed=1).law(grid)
   assert oracles.chi_square_pvalue(counts, 0.85 * law + 0.15 * wrong) < 1e-4
 
 
