@@ -37,13 +37,24 @@ def asked(sampling: Any) -> dict[str, Any]:
 
 
 def settings(sampling: Any) -> dict[str, Any]:
-  """How a config's group `sampling` guides, for figures of what is drawn."""
-  names_ = ('classifier', 'guidance_scale', 'guidance', *vector_control.OPTIONS)
+  """How a config's group `sampling` guides, for figures of what is drawn.
+
+  Args:
+    sampling: the group.
+
+  Returns:
+    Its classifiers, the strength, and the options that are not the default.
+  """
+  told = {name: sampling[name] for name in ('classifier', 'guidance_scale')}
+  return told | _options(sampling)
+
+
+def _options(sampling: Any) -> dict[str, Any]:
+  """What a request asks of control; those of vectors are not of tokens."""
   return {
     name: sampling[name]
-    for name in names_
-    if name in ('classifier', 'guidance_scale')
-    or sampling[name] != FIELDS[f'sampling.{name}'].default
+    for name in ('guidance', *vector_control.OPTIONS)
+    if sampling[name] != FIELDS[f'sampling.{name}'].default
   }
 
 
@@ -127,12 +138,6 @@ class Controls:
         that takes no control.
     """
     sampling = self.run.config.sampling
-    # By default there is nothing to ask for: vectors take others than tokens.
-    options = {
-      name: sampling[name]
-      for name in (*vector_control.OPTIONS, 'guidance')
-      if sampling[name] != FIELDS[f'sampling.{name}'].default
-    }
     of_texts, of_spans = self._read(wanted)
     found = self._guides(of_texts)
     if any(of_spans):
@@ -146,7 +151,7 @@ class Controls:
       guides=(*request.guides, *found),
       pinned=self._pinned(request.length, lengths),
       guidance_scale=sampling.guidance_scale,
-      options={**request.options, **options},
+      options={**request.options, **_options(sampling)},
     )
     check = self.run.experiment.system.check_request
     if check is not None:
