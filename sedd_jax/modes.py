@@ -214,12 +214,17 @@ def task(command: flags.Command) -> None:
   """
   with _mistakes_told():
     run = runs.load(command.config, command.workdir, read=False)
+    of_mode = run.experiment.system.tasks.get(command.mode)
+    if of_mode is None:
+      system = run.config.system
+      raise ValueError(
+        f'system {system.name!r} has no mode {command.mode!r} with '
+        f'system.args {dict(system.args)}'
+      )
 
   def answered() -> None:
     begin = time.perf_counter()
-    answer = run.experiment.system.tasks[command.mode](
-      run.params, run.aux, run.config.task, run.tokenizer
-    )
+    answer = of_mode(run.params, run.aux, run.config.task, run.tokenizer)
     if isinstance(answer, systems.Revised):
       seconds = time.perf_counter() - begin
       revisions.write(run, command.workdir, answer, seconds=seconds)

@@ -159,6 +159,22 @@ def test_mistakes_of_an_export(trained, capsys, options, told):
   assert told in capsys.readouterr().err
 
 
+def test_what_has_no_layout_is_not_written(tiny_text, tmp_path, capsys):
+  """A network of masked diffusion that is told the time."""
+  run = f'--workdir={tmp_path / "run"}'
+  fields = ['system.name=masked_diffusion', 'system.args.timed=true']
+  fields += ['sampling.method=ancestral', 'training.num_steps=1']
+  main.main(
+    [*tiny.arguments(tiny_text), *(f'--config.{x}' for x in fields), run]
+  )
+  with pytest.raises(SystemExit):
+    main.main([run, '--mode=export', f'--config.task.path={tmp_path / "out"}'])
+  told = (
+    "'masked_diffusion' has no mode 'export' with system.args {'timed': True}"
+  )
+  assert told in capsys.readouterr().err
+
+
 def test_averaged_parameters_are_written(trained, tmp_path, capsys):
   main.main(
     [

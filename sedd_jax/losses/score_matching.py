@@ -232,6 +232,7 @@ def score_entropy_from_features(
   *,
   process: Relaxing,
   scale_by_sigma: bool = True,
+  log_score_of: Callable[[Array, Array, Array], Array] | None = None,
   chunk: int = 1024,
 ) -> Array:
   """`score_entropy` of a linear head that never holds all the logits.
@@ -252,13 +253,17 @@ def score_entropy_from_features(
     process: `Uniform` or `Absorbing`.
     scale_by_sigma: subtract log(e^sigma - 1) + log(num_states - 1) from the
       logits, as SEDD's absorbing network does.
+    log_score_of: `(logits [batch, length, num_states], x_t [batch, length],
+      sigma [batch]) -> log_score`, of each token by itself, where logits are
+      turned into scores otherwise (`models.heads`); then without
+      `scale_by_sigma`.
     chunk: tokens at a time.
 
   Returns:
     `[..., length]` in nats.
 
   Raises:
-    ValueError: for shapes that do not fit.
+    ValueError: for shapes that do not fit, or both ways to scores at once.
     TypeError: where sigma is differentiated.
 
   >>> import jax.numpy as jnp
@@ -285,22 +290,30 @@ def score_entropy_from_features(
       f'h {h.shape}, x_t {x_t.shape} and x_0 {x_0.shape} do not describe the '
       'same tokens'
     )
+  if scale_by_sigma and log_score_of is not None:
+    raise ValueError('log_score_of is given: scale_by_sigma must be False')
   sigma = _constant(shapes.level_for(x_t, sigma, 'sigma'))
   sigma = jnp.broadcast_to(sigma, x_t.shape)
   value_fn, slope_fn = _kernels(process)
 
-  def scaled(fn):
-    def of_logits(logits, x_t, x_0, sigma):
-      if scale_by_sigma:
-        scale = numerics.log_expm1(sigma) + jnp.log(num_states - 1)
-        logits = logits - scale[:, None]
-      return fn(logits, x_t, x_0, sigma)
+  def scores_of(logits, x_t, sigma):
+    if log_score_of is not None:
+      return log_score_of(logits[:, None], x_t[:, None], sigma)[:, 0]
+    if scale_by_sigma:
+      scale = numerics.log_expm1(sigma) + jnp.log(num_states - 1)
+      logits = logits - scale[:, None]
+    return logits
 
-    return of_logits
+  def value_of(logits, x_t, x_0, sigma):
+    return value_fn(scores_of(logits, x_t, sigma), x_t, x_0, sigma)
+
+  def slope_of(logits, x_t, x_0, sigma):
+    log_score, pull = jax.vjp(lambda x: scores_of(x, x_t, sigma), logits)
+    return pull(slope_fn(log_score, x_t, x_0, sigma))[0]
 
   return head.of_features(
-    scaled(value_fn),
-    scaled(slope_fn),
+    value_of,
+    slope_of,
     h,
     kernel,
     bias,

@@ -117,16 +117,58 @@ def log_score(
   >>> print(score.round(3))
   [[[0.5 0.5 1. ]]]
   """
-  if logits.shape[:-1] != x_t.shape or sigma.shape != x_t.shape[:1]:
-    raise ValueError(
-      f'logits {logits.shape}, x_t {x_t.shape} and sigma {sigma.shape} do not '
-      'fit: [batch, length, num_states], [batch, length] and [batch]'
-    )
+  value = _checked(logits, x_t, sigma)
   num_states = logits.shape[-1]
-  value = numerics.as_float(logits)
   if scale_by_sigma:
     value -= (numerics.log_expm1(sigma) + jnp.log(num_states - 1))[
       :, None, None
     ]
   own = jax.nn.one_hot(x_t, num_states, dtype=bool)
   return jnp.where(own, 0, value)
+
+
+def log_score_of_x0(logits: Array, x_t: Array, sigma: Array) -> Array:
+  """log p_t(y) / p_t(x_t) under uniform noise from a prediction of x_0.
+
+  The network says p, what x_0 is at a position by the other ones, and the
+  ratios are those of q(x_t | x_0) in its mean, (1 + c p(y)) / (1 + c p(x_t))
+  with c = num_states / (e^sigma - 1) (arXiv 2412.10193, the ratios of its
+  reverse rates).  Whatever the network says, they are those of some data; at
+  the true p they are the true ones.
+
+  Args:
+    logits: `[batch, length, num_states]`, of p.
+    x_t: `[batch, length]` int32, noisy tokens.
+    sigma: `[batch]`, total noise, above 0.
+
+  Returns:
+    `[batch, length, num_states]`, at least float32; the entry of x_t is 0.
+
+  Raises:
+    ValueError: for shapes that do not fit.
+
+  >>> import jax.numpy as jnp
+  >>> logits = jnp.log(jnp.array([[[0.5, 0.25, 0.25]]]))
+  >>> sigma = jnp.log(jnp.array([2.0]))
+  >>> score = jnp.exp(log_score_of_x0(logits, jnp.array([[2]]), sigma))
+  >>> print(score.round(3))
+  [[[1.429 1.    1.   ]]]
+  """
+  value = _checked(logits, x_t, sigma)
+  num_states = logits.shape[-1]
+  log_c = jnp.log(num_states) - numerics.log_expm1(sigma)
+  # log(1 + c p): a logarithm of sums would lose it at large sigma.
+  level = jax.nn.softplus(jax.nn.log_softmax(value) + log_c[:, None, None])
+  own = jax.nn.one_hot(x_t, num_states, dtype=bool)
+  at_own = jnp.sum(jnp.where(own, level, 0), axis=-1, keepdims=True)
+  return jnp.where(own, 0, level - at_own)
+
+
+def _checked(logits: Array, x_t: Array, sigma: Array) -> Array:
+  """The logits, at least float32."""
+  if logits.shape[:-1] != x_t.shape or sigma.shape != x_t.shape[:1]:
+    raise ValueError(
+      f'logits {logits.shape}, x_t {x_t.shape} and sigma {sigma.shape} do not '
+      'fit: [batch, length, num_states], [batch, length] and [batch]'
+    )
+  return numerics.as_float(logits)

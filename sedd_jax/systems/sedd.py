@@ -1,7 +1,8 @@
 """Score entropy discrete diffusion (arXiv 2310.16834), absorbing or uniform.
 
-The network's logits are log scores; the loss is DWDSE at one time a sequence;
-sampling reverses the chain by Tweedie or Euler steps.
+The network's logits are log scores, or under uniform noise also those of x_0,
+of which scores are made; the loss is DWDSE at one time a sequence; sampling
+reverses the chain by Tweedie or Euler steps.
 """
 
 import functools
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from sedd_jax import losses, noise_schedules, samplers
+from sedd_jax.core import names
 from sedd_jax.models import heads
 from sedd_jax.processes import Absorbing, Uniform
 from sedd_jax.processes import base as process_base
@@ -27,6 +29,7 @@ from sedd_jax.systems.common import (
 )
 
 TASKS = ('export',)
+PARAMETRIZATIONS = ('score', 'x0')
 
 
 def examples() -> tuple[dict[str, Any], ...]:
@@ -36,6 +39,7 @@ def examples() -> tuple[dict[str, Any], ...]:
     {},
     uniform,
     {'sampling.method': 'first_hitting', 'system.args.timed': False},
+    {**uniform, 'system.args.parametrization': 'x0'},
   )
 
 
@@ -46,7 +50,13 @@ OPTIONS = (
 )
 
 
-def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
+def make(
+  config: Any,
+  data_info: Any,
+  *,
+  timed: bool = True,
+  parametrization: str = 'score',
+) -> base.System:
   """The system of a config, for data with a vocabulary.
 
   Args:
@@ -57,6 +67,9 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
     timed: whether the network is told the noise.  Under absorbing noise the
       ratios depend on it by the factor 1 / (e^sigma - 1) alone, which is known
       (arXiv 2406.03736); a network that is not told can be `cached`.
+    parametrization: 'score', the logits are log scores; or, under uniform
+      noise, 'x0': what a position's x_0 is by the other ones, of which the
+      scores follow in closed form (UDLM, arXiv 2412.10193).
 
   Returns:
     The system; its params are the network's, its aux the proposal for the times
@@ -95,6 +108,22 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
       'scores under uniform noise depend on its level: system.args.timed must '
       'be True'
     )
+  if parametrization not in PARAMETRIZATIONS:
+    raise ValueError(
+      f'unknown system.args.parametrization {parametrization!r}; '
+      f'{names.alternatives(parametrization, PARAMETRIZATIONS)}'
+    )
+  if scale_by_sigma and parametrization == 'x0':
+    raise ValueError(
+      "system.args.parametrization='x0' is for uniform noise; under absorbing "
+      'noise it is system.name=masked_diffusion'
+    )
+  of_x0 = parametrization == 'x0'
+  log_score_of = (
+    heads.log_score_of_x0
+    if of_x0
+    else functools.partial(heads.log_score, scale_by_sigma=scale_by_sigma)
+  )
   # A network with a field for it is told the noise where the field says so.
   told = getattr(network, 'timed', timed)
   t_min = config.training.t_min
@@ -118,7 +147,7 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
   def log_score_fn(params, valid=None, dropout_keys=None):
     def score_fn(x_t, sigma, label=None):
       logits = applied(params, x_t, sigma, label, valid, dropout_keys)
-      return heads.log_score(logits, x_t, sigma, scale_by_sigma)
+      return log_score_of(logits, x_t, sigma)
 
     return score_fn
 
@@ -139,6 +168,7 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
       sigma[:, None],
       process=process,
       scale_by_sigma=scale_by_sigma,
+      log_score_of=log_score_of if of_x0 else None,
       chunk=chunk,
     )
 
@@ -251,6 +281,9 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
     )
     return blocks.sampled(of_batch, request, process=process, window=window)
 
+  export = weights.exporter(
+    config, ('sedd',), 'absorbing' if scale_by_sigma else 'uniform', told
+  )
   return base.System(
     init=init,
     loss=loss,
@@ -259,10 +292,9 @@ def make(config: Any, data_info: Any, *, timed: bool = True) -> base.System:
     sample=sample,
     check_request=check_request,
     score_fn=lambda params, aux: log_score_fn(params),
-    tasks={
-      'export': weights.exporter(
-        config, ('sedd',), 'absorbing' if scale_by_sigma else 'uniform', told
-      )
-    },
-    load_pretrained=weights.sedd_loader(network, scale_by_sigma),
+    # No released layout says that its logits are those of x_0.
+    tasks={} if of_x0 else {'export': export},
+    load_pretrained=(
+      None if of_x0 else weights.sedd_loader(network, scale_by_sigma)
+    ),
   )

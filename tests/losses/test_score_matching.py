@@ -490,6 +490,19 @@ class TestErrors:
         process=self.process,
       )
 
+  def test_two_ways_from_logits_to_scores(self):
+    with pytest.raises(ValueError, match='scale_by_sigma must be False'):
+      sj.losses.score_entropy_from_features(
+        jnp.zeros((2, 4, 8)),
+        jnp.zeros((8, self.process.num_states)),
+        jnp.zeros(self.process.num_states),
+        self.x,
+        self.x,
+        1.0,
+        process=self.process,
+        log_score_of=lambda logits, x_t, sigma: logits,
+      )
+
 
 def test_chunked_head_under_vmap_scan_and_jit():
   process = sj.processes.Absorbing(vocab_size=3)

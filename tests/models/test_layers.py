@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sedd_jax.models import embeddings, heads, layers
+from tests import oracles
 
 
 @pytest.mark.parametrize('spread', [2, 3e-3])
@@ -121,3 +122,33 @@ def test_log_score_refuses_what_does_not_fit():
     heads.log_score(
       jnp.zeros((2, 3, 5)), jnp.zeros((2, 3), int), jnp.ones((2, 1)), True
     )
+
+
+@pytest.mark.parametrize('sigma', [1e-3, 0.5, 4.0])
+def test_scores_of_x0_are_those_of_the_exact_law(sigma, x64):
+  """Of a correlated law on [3]^2: p is x_0's law by the other position."""
+  data = np.random.default_rng(0).dirichlet(np.ones(9)).reshape(3, 3)
+  kernel = oracles.kernel('uniform', 3, sigma)
+  law = kernel.T @ data @ kernel
+  x_t = oracles.states(3, 2)
+  # Position 1 is noisy as it was, x_0 at position 0 is not known, and back.
+  first = (data @ kernel)[:, x_t[:, 1]].T
+  second = (kernel.T @ data)[x_t[:, 0]]
+  log_p = np.log(np.stack([first, second], axis=1))
+  got = heads.log_score_of_x0(log_p + 3, x_t, np.full(9, sigma))
+  want = oracles.true_log_score(law.reshape(-1), 3, 2)
+  np.testing.assert_allclose(got, want, atol=1e-9)
+
+
+def test_scores_of_x0_in_float32():
+  """At noise so low that p decides, and so high that it does not count."""
+  logits = jnp.array([[[0.0, 1.0, -30.0]]])
+  x_t, p = jnp.array([[0]]), np.exp([0.0, 1.0, -30.0], dtype=np.float64)
+  p /= p.sum()
+  for sigma in (1e-4, 1.0, 20.0):
+    c = 3 / np.expm1(sigma)
+    want = np.log1p(c * p) - np.log1p(c * p[0])
+    got = heads.log_score_of_x0(logits, x_t, jnp.array([sigma]))[0, 0]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-14)
+  with pytest.raises(ValueError, match='do not fit'):
+    heads.log_score_of_x0(logits, x_t, jnp.ones((1, 1)))

@@ -29,6 +29,7 @@ def params_of(**fields):
 
 UNIFORM = {'process__name': 'uniform', 'schedule__name': 'geometric'}
 NOISES = [pytest.param({}, id='absorb'), pytest.param(UNIFORM, id='uniform')]
+X0 = {**UNIFORM, 'system__args__parametrization': 'x0'}
 
 
 @pytest.mark.parametrize('graph', ['absorb', 'uniform'])
@@ -98,7 +99,7 @@ def test_golden_trajectory(graph, run):
   np.testing.assert_array_equal(path[-1], final)
 
 
-@pytest.mark.parametrize('noise', NOISES)
+@pytest.mark.parametrize('noise', [*NOISES, pytest.param(X0, id='x0')])
 def test_chunked_and_plain_loss_agree(noise):
   chunked, plain = (
     made(**noise, training__loss_chunk=chunk) for chunk in (4, 0)
@@ -393,3 +394,16 @@ def test_correctors_are_calls():
 def test_uniform_noise_must_be_told():
   with pytest.raises(ValueError, match='system.args.timed must be True'):
     untimed(process__name='uniform')
+
+
+def test_x0_is_for_uniform_noise():
+  with pytest.raises(ValueError, match='system.name=masked_diffusion'):
+    small.made(small.config_of(system__args__parametrization='x0'))
+  with pytest.raises(ValueError, match="unknown .*'x_0'; nearest: x0"):
+    small.made(small.config_of(system__args__parametrization='x_0'))
+
+
+def test_x0_has_no_released_layout():
+  """Its logits are no scores, and their files do not say so."""
+  system = made(**X0)
+  assert system.load_pretrained is None and not system.tasks
