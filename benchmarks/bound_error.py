@@ -7,7 +7,11 @@ Every row has the same number of network calls for the integral over time, the
 fit of an importance density counted, and another choice of
 
 - independent: one uniform time a sequence, on `--points` times the sequences;
-- stratified: `--points` times a sequence, one in each of equal intervals;
+- stratified: `--points` times a sequence, one in each of equal intervals,
+  drawn for each sequence by itself;
+- spread: one time a sequence again, but spread evenly over the sequences, as
+  the evaluation does, and with
+- spread and stratified: `--points` times a sequence besides; so too
 - importance: a quarter of the calls fit the density, besides the last steps of
   training, and the rest draw from it;
 - trained importance: the density that the last steps of training fitted alone;
@@ -28,7 +32,7 @@ from sedd_jax.evaluation import likelihood
 
 
 def evaluated(
-  command: Any, *, way: str, points: int, sequences: int, fit: int
+  command: Any, *, way: str, points: int, sequences: int, fit: int, spread: bool
 ) -> dict[str, Any]:
   """A row of the table.
 
@@ -38,6 +42,7 @@ def evaluated(
     points: times a sequence.
     sequences: how many are evaluated, evenly spread over the split.
     fit: how many more fit an importance density.
+    spread: times are spread over the sequences too.
   """
   config = command.config.copy_and_resolve_references()
   config.eval.update({'time_sampling': way, 'points': points})
@@ -64,6 +69,7 @@ def evaluated(
     max_sequences=sequences,
     fit_batches=fit // size,
     update_aux=system.update_aux,
+    spread=spread,
   )
   bits = result['bits_per_character'] / result['nats_per_token']
   return {
@@ -92,19 +98,26 @@ def main() -> None:
     parser.error(f'--calls={calls} is no multiple of 4 * {points}')
   whole, quarter = calls // points, calls // points // 4
   ways = {
-    'independent': ('stratified', 1, calls, 0),
-    'stratified': ('stratified', points, whole, 0),
-    'importance': ('importance', points, whole - quarter, quarter),
-    'trained importance': ('importance', points, whole, 0),
-    'quadrature': ('quadrature', points, whole, 0),
+    'independent': ('stratified', 1, calls, 0, False),
+    'stratified': ('stratified', points, whole, 0, False),
+    'spread': ('stratified', 1, calls, 0, True),
+    'spread and stratified': ('stratified', points, whole, 0, True),
+    'importance': ('importance', points, whole - quarter, quarter, True),
+    'trained importance': ('importance', points, whole, 0, True),
+    'quadrature': ('quadrature', points, whole, 0, False),
   }
   if own.reference:
     more = whole * own.reference
-    ways['reference'] = ('importance', points, more - quarter, quarter)
+    ways['reference'] = ('importance', points, more - quarter, quarter, True)
   rows = []
-  for name, (way, number, sequences, fit) in ways.items():
+  for name, (way, number, sequences, fit, spread) in ways.items():
     row = evaluated(
-      command, way=way, points=number, sequences=sequences, fit=fit
+      command,
+      way=way,
+      points=number,
+      sequences=sequences,
+      fit=fit,
+      spread=spread,
     )
     rows.append({'times': name, **row})
   for row in rows:

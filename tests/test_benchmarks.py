@@ -175,11 +175,11 @@ def test_bound_error(result_of, trained, capsys):
     'bound_error', *arguments, '--points=2', '--reference=2', common=[]
   )
   rows = {row['times']: row for row in result['rows']}
-  names = ['independent', 'stratified', 'importance']
-  names += ['trained importance', 'quadrature']
+  names = ['independent', 'stratified', 'spread', 'spread and stratified']
+  names += ['importance', 'trained importance', 'quadrature']
   assert list(rows) == [*names, 'reference']
   # Of importance 12 sequences are evaluated and 4 fit, at 2 times each.
-  assert [rows[name]['calls'] for name in names] == [32] * 5
+  assert [rows[name]['calls'] for name in names] == [32] * 7
   assert rows['importance']['sequences'] == 12
   assert rows['reference']['calls'] == 64
   for row in rows.values():

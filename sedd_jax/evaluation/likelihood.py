@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sedd_jax.core import units
+from sedd_jax.core import times, units
 
 RowsFn = Callable[..., Any]
 
@@ -46,14 +46,15 @@ def evaluate(
   max_sequences: int = 0,
   fit_batches: int = 0,
   update_aux: Callable[[Any, Any], Any] | None = None,
+  spread: bool = True,
   progress: Callable[..., Any] = lambda batches, total: batches,
 ) -> dict[str, Any]:
   """The mean bound on -log p over a split, with its standard error.
 
-  A sequence's noise depends on its place in the split, so the figures do not
-  depend on the batch size.  The standard error is that of the ratio of sums
-  over sequences; it covers the choice of sequences and the draws of time and
-  noise alike.
+  A sequence's noise depends on its place in the split and its times on its
+  place among those evaluated, so the figures do not depend on the batch size.
+  The standard error is that of the ratio of sums over sequences; it covers the
+  choice of sequences and the draws of time and noise alike.
 
   Args:
     bound_fn: `(params, aux, key, batch) -> Bound` of host arrays `[b]`.
@@ -70,6 +71,9 @@ def evaluate(
       takes in before the evaluation; aux is then frozen, and the evaluation
       draws afresh.
     update_aux: `(aux, stats) -> aux`.
+    spread: times are stratified over the sequences too (`core.times.spread`):
+      bounds that draw times find the batch's `within`.  Else each sequence
+      draws its own, independently.
     progress: wraps the iterable of batches.
 
   Returns:
@@ -88,14 +92,27 @@ def evaluate(
     raise ValueError(f'split {split!r} has no sequence to evaluate')
   size = -(-min(batch_size, len(indices)) // multiple_of) * multiple_of
 
+  def places_in_time(number: int, step: int) -> np.ndarray:
+    # The sequences' keys are of `step` itself.
+    key = jax.random.fold_in(jax.random.key(seed), 2 + step)
+    start, *draws = np.asarray(
+      jax.random.uniform(key, (number + 1,)), np.float64
+    )
+    return times.spread(np.array(draws), int(start * number))
+
   def bounds(aux: Any, wanted: np.ndarray, step: int) -> Iterator[Any]:
     """The bound of batches of sequences; `step` sets the draws apart."""
     # Padding rows lie beyond the split: the data gives them no valid token.
     padded = np.full(-(-len(wanted) // size) * size, total, np.int32)
     padded[: len(wanted)] = wanted
+    within = np.zeros(len(padded), np.float32)
+    within[: len(wanted)] = places_in_time(len(wanted), step)
+    key = jax.random.fold_in(jax.random.key(seed), step)
     for place in range(0, len(padded), size):
-      batch = dataset.eval_batch(split, padded[place : place + size], total)
-      key = jax.random.fold_in(jax.random.key(seed), step)
+      rows = slice(place, place + size)
+      batch = dataset.eval_batch(split, padded[rows], total)
+      if spread:
+        batch = {**batch, 'within': within[rows]}
       yield jax.device_get(bound_fn(params, aux, key, batch))
 
   if update_aux is not None and fit_batches:
@@ -118,7 +135,8 @@ def evaluate(
       f'the bound of sequence {indices[place]} of split {split!r} is '
       f'{nats[place]}'
     )
-  mean, error = ratio_and_error(nats, weight)
+  places = places_in_time(len(indices), 0) if spread else None
+  mean, error = ratio_and_error(nats, weight, places)
   terms = {}
   for name in rows[0].terms:
     term = np.concatenate([np.asarray(row.terms[name]) for row in rows])
@@ -142,24 +160,33 @@ def evaluate(
 
 
 def ratio_and_error(
-  nats: np.ndarray, weight: np.ndarray
+  nats: np.ndarray, weight: np.ndarray, within: np.ndarray | None = None
 ) -> tuple[float, float | None]:
   """Sum of nats over sum of weights, and the standard error of that ratio.
 
   Args:
     nats: `[n]`, nats a sequence.
     weight: `[n]`, tokens a sequence.
+    within: `[n]`, the places of sequences whose times are spread evenly; None
+      where they are independent.
 
   Returns:
     The ratio, and its standard error by linearisation: the spread of
-    nats - ratio * weight over sequences; None for one sequence.
+    nats - ratio * weight over sequences; None for one sequence.  What times do
+    to nats is no error where they are spread evenly: the spread is then that of
+    the differences between neighbours in time (Wolter, Introduction to Variance
+    Estimation, 2007, chapter 8), which is rather too large than too small.
   """
   count, total = len(nats), weight.sum()
   ratio = nats.sum() / total
   if count < 2:
     return float(ratio), None
   residual = nats - ratio * weight
-  variance = np.sum(residual**2) * count / (count - 1)
+  squares = np.sum(residual**2)
+  if within is not None:
+    steps = np.diff(residual[np.argsort(within, kind='stable')])
+    squares = np.sum(steps**2) / 2
+  variance = squares * count / (count - 1)
   return float(ratio), float(np.sqrt(variance) / total)
 
 

@@ -199,3 +199,20 @@ def test_stratified_times():
   within = t * 4 - np.arange(4)
   np.testing.assert_allclose(within, within[:, :1].repeat(4, 1), atol=1e-6)
   assert scipy.stats.kstest(within[:, 0], 'uniform').pvalue > 1e-4
+  given = times.stratified(None, 4, jnp.array([0.0, 0.25, 0.5]))
+  np.testing.assert_allclose(given[:, 0], [0, 0.0625, 0.125])
+
+
+@pytest.mark.parametrize('count', [1, 2, 6, 89, 300])
+def test_spread_times(count):
+  """One in each interval; over all starts each place is in every one."""
+  draws = np.random.default_rng(0).random(count)
+  for start in range(0, count, 7):
+    t = times.spread(draws, start)
+    np.testing.assert_array_equal(np.floor(np.sort(t) * count), range(count))
+    assert np.floor(t[0] * count) == start
+  last = [times.spread(draws, start)[-1] for start in range(count)]
+  np.testing.assert_array_equal(np.floor(np.sort(last) * count), range(count))
+  apart = np.abs(np.diff(times.spread(draws)))
+  assert count < 20 or apart.min() > 0.3
+  assert not len(times.spread(np.zeros(0)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sedd_jax.core import keys as keys_lib
+from sedd_jax.core import times
 from sedd_jax.data import evaluation_sets, pipeline, tokenizers
 from sedd_jax.evaluation import likelihood, report
 from sedd_jax.systems.base import Bound
@@ -260,6 +261,48 @@ def test_standard_error_is_the_spread_of_the_ratio():
   ratios, errors = np.array(found).T
   # The spread of 4000 values is known to 1.1 %; linearisation adds O(1 / n).
   assert errors.mean() == pytest.approx(ratios.std(), rel=0.04)
+
+
+@pytest.mark.parametrize('width', [0.02, 0.2, None])
+def test_standard_error_of_times_spread_over_sequences(width):
+  """Against 4000 redrawn evaluations; a peak of a width, or no say of time."""
+  rng = np.random.default_rng(0)
+  noise = rng.normal(0, 0.3, (4000, 200))
+  place = np.stack([times.spread(draws) for draws in rng.random((4000, 200))])
+  height = 0.0 if width is None else np.exp(-(((place - 0.4) / width) ** 2))
+  nats, weight = 5 * height + noise + 9, np.full(200, 16.0)
+  found = [
+    likelihood.ratio_and_error(row, weight, within)
+    for row, within in zip(nats, place)
+  ]
+  ratios, errors = np.array(found).T
+  assert errors.mean() > 0.97 * ratios.std()
+  assert errors.mean() < (1.2 if width == 0.02 else 1.05) * ratios.std()
+  if width is not None:
+    # What an independent time a sequence would leave.
+    free = likelihood.ratio_and_error(nats[0], weight)[1]
+    assert free > (1.5 if width == 0.02 else 4) * ratios.std()
+
+
+def test_times_are_spread_over_the_sequences(dataset):
+  """Whatever the batches, and apart from those of the fit."""
+
+  def places(**options):
+    seen = []
+
+    def bound(params, aux, key, batch):
+      if 'within' in batch:
+        seen.append(batch['within'])
+      return bound_fn(params, aux, key, batch)
+
+    evaluated(dataset, bound, **options)
+    return np.concatenate(seen) if seen else None
+
+  first = places(batch_size=5)
+  np.testing.assert_array_equal(np.floor(np.sort(first) * 10), range(10))
+  np.testing.assert_array_equal(places(batch_size=3)[:10], first)
+  assert abs(places(batch_size=5, seed=1)[0] - first[0]) > 1e-3
+  assert places(batch_size=5, spread=False) is None
 
 
 def test_fitting_comes_before_and_counts_nowhere(dataset):

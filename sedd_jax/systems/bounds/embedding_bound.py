@@ -31,6 +31,7 @@ def bound(
   kept: Array | None,
   points: int,
   times_by: str,
+  within: Array | None,
   process: Gaussian,
   proposal: time_proposal.Proposal,
   variance: str,
@@ -49,6 +50,8 @@ def bound(
     kept: `[batch, length]` bool, outside the noise, or None.
     points: steps a sequence, of those from 2 to T.
     times_by: 'stratified' or 'importance'.
+    within: `[batch]` in [0, 1), a sequence's place in the intervals of steps;
+      drawn from its key where it is None.
     process: the noise.
     proposal: where the divergences are large.
     variance: the model's.
@@ -90,7 +93,7 @@ def bound(
     return inner * nats_at(place, step)
 
   diffusion, stats = time_proposal.integral(
-    integrand, keys, points, times_by, proposal
+    integrand, keys, points, times_by, proposal, within
   )
   prior = (
     embedding.released_prior_nats(vectors, process=process)

@@ -36,6 +36,7 @@ def bound(
   points: int = 1,
   times_by: str = 'stratified',
   proposal: time_proposal.Proposal | None = None,
+  within: Array | None = None,
   t_min: float = 1e-3,
   protocol: str = 'bound',
 ) -> Bound:
@@ -54,6 +55,8 @@ def bound(
     points: times a sequence.
     times_by: see `time_proposal.drawn`.
     proposal: where the integrand is large; uniform by default.
+    within: `[batch]` in [0, 1), a sequence's place in the intervals of times;
+      drawn from its key by default.
     t_min: where the integral ends and the rest is revealed at once.
     protocol: 'bound', or 'mdlm' for the papers' shorter form: the mean of the
       integrand over [t_min, 1], neither prior nor reconstruction.
@@ -87,7 +90,7 @@ def bound(
     return masked.weight(schedule, t) * nats_at(place, t)
 
   diffusion, stats = time_proposal.integral(
-    integrand, keys, points, times_by, proposal
+    integrand, keys, points, times_by, proposal, within
   )
   weight = jnp.sum(counted, axis=-1).astype(diffusion.dtype)
   if protocol == 'mdlm':

@@ -100,13 +100,15 @@ def bound(
   points: int = 1,
   times_by: str = 'stratified',
   proposal: time_proposal.Proposal | None = None,
+  within: Array | None = None,
   t_min: float = 1e-3,
   delta: float = 1e-6,
   protocol: str = 'bound',
 ) -> Bound:
   """An unbiased estimate of the bound on -log p(x_0), one row a sequence.
 
-  Sequences are independent: each has its own times and noise.
+  Each sequence has its own times and noise; they are independent, unless
+  `within` spreads the times over them.
 
   Args:
     score_fn: `(x_t [batch, length], sigma [batch]) -> log_score`.
@@ -124,6 +126,8 @@ def bound(
       the same for all sequences, and is unbiased but for the error of that
       rule.
     proposal: where the integrand is large; uniform by default.
+    within: `[batch]` in [0, 1), a sequence's place in the intervals of times;
+      drawn from its key by default.
     t_min: where the integral ends and the decoder takes over.
     delta: share of the uniform distribution in the decoder.
     protocol: 'bound', or 'sedd' for the papers' shorter form: the mean of the
@@ -166,7 +170,7 @@ def bound(
     return schedule.rate(t) * total(loss)
 
   diffusion, stats = time_proposal.integral(
-    integrand, keys, points, times_by, proposal
+    integrand, keys, points, times_by, proposal, within
   )
   weight = jnp.sum(counted, axis=-1).astype(diffusion.dtype)
   if protocol == 'sedd':

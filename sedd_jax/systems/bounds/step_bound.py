@@ -227,13 +227,14 @@ def bound(
   points: int = 1,
   times_by: str = 'stratified',
   proposal: time_proposal.Proposal | None = None,
+  within: Array | None = None,
 ) -> Bound:
   """An unbiased estimate of the bound on -log p(x_0), one row a sequence.
 
-  Sequences are independent.  The reconstruction and the prior are estimated at
-  every call, the K - 1 divergences between them by `points` of them, K being T
-  or `chain.strides`; with points = K - 1 and stratified times each is taken
-  once.
+  Sequences are independent but for `within`.  The reconstruction and the prior
+  are estimated at every call, the K - 1 divergences between them by `points` of
+  them, K being T or `chain.strides`; with points = K - 1 and stratified times
+  each is taken once.
 
   Args:
     logits_fn: `(x_t [batch, length], step [batch]) -> logits [batch, length,
@@ -247,6 +248,8 @@ def bound(
     points: steps a sequence.
     times_by: 'stratified' or 'importance'; see `time_proposal.drawn`.
     proposal: where the divergences are large; uniform by default.
+    within: `[batch]` in [0, 1), a sequence's place in the intervals of times;
+      drawn from its key by default.
 
   Returns:
     Nats, counted tokens and terms 'diffusion', 'prior', 'reconstruction'; stats
@@ -280,7 +283,7 @@ def bound(
     return inner * nats_at(place, jnp.asarray(grid)[2 + place_in])
 
   diffusion, stats = time_proposal.integral(
-    integrand, keys, points, times_by, proposal
+    integrand, keys, points, times_by, proposal, within
   )
   prior = total(chain.prior_nats(logits_fn, x_0, kept))
   reconstruction = nats_at(points, jnp.full(len(x_0), grid[1]))

@@ -119,6 +119,7 @@ def drawn(
   points: int,
   times_by: str = 'stratified',
   proposal: Proposal | None = None,
+  within: Array | None = None,
 ) -> tuple[Array, Array]:
   """Places on the unit interval, and each one's share in the mean over it.
 
@@ -130,6 +131,8 @@ def drawn(
       `proposal`, with weights; 'quadrature' takes the nodes of Gauss-Legendre,
       the same for all examples.
     proposal: where the integrand is large; uniform by default.
+    within: `[batch]`, each example's place in the intervals; drawn from its key
+      by default.
 
   Returns:
     u in [0, 1) and shares, `[batch, points]`: the sum of share * f(u) estimates
@@ -151,7 +154,7 @@ def drawn(
     return jnp.broadcast_to(u[None], shape), jnp.broadcast_to(
       shares[None], shape
     )
-  u = times.stratified(keys, points)
+  u = times.stratified(keys, points, within)
   if times_by == 'stratified' or proposal is None:
     return u, jnp.full(shape, 1 / points, dtype)
   u, weights = placed(proposal, u)
@@ -164,6 +167,7 @@ def integral(
   points: int,
   times_by: str = 'stratified',
   proposal: Proposal | None = None,
+  within: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
   """An unbiased estimate of the integral over [0, 1), one row an example.
 
@@ -174,6 +178,7 @@ def integral(
     points: see `drawn`, also for what follows.
     times_by: 'stratified', 'importance' or 'quadrature'.
     proposal: where the integrand is large.
+    within: `[batch]`, each example's place in the intervals.
 
   Returns:
     `[batch]`, and stats for `updated`: 'u' and 'integrand', `[batch, points]`.
@@ -187,7 +192,7 @@ def integral(
 
   # The places of the noise come before: the points, and one for the rest.
   times_keys = keys_lib.folded(keys, points + 1)
-  u, shares = drawn(times_keys, points, times_by, proposal)
+  u, shares = drawn(times_keys, points, times_by, proposal, within)
   _, values = jax.lax.scan(at_point, None, (jnp.arange(points), u.T))
   values = values.T
   return jnp.sum(shares * values, axis=-1), {'u': u, 'integrand': values}

@@ -374,6 +374,7 @@ def bound_arguments(config: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
     'kept': given,
     'points': config.eval.points,
     'times_by': config.eval.time_sampling,
+    'within': batch.get('within'),
   }
 
 
