@@ -31,11 +31,11 @@ def bound(
   kept: Array | None,
   points: int,
   times_by: str,
-  within: Array | None,
   process: Gaussian,
   proposal: time_proposal.Proposal,
   variance: str,
   released: bool,
+  within: Array | None = None,
 ) -> base.Bound:
   """The bound of `losses.embedding`, estimated; or the released code's sum.
 
@@ -50,12 +50,12 @@ def bound(
     kept: `[batch, length]` bool, outside the noise, or None.
     points: steps a sequence, of those from 2 to T.
     times_by: 'stratified' or 'importance'.
-    within: `[batch]` in [0, 1), a sequence's place in the intervals of steps;
-      drawn from its key where it is None.
     process: the noise.
     proposal: where the divergences are large.
     variance: the model's.
     released: each step's term as the released code has it.
+    within: `[batch]` in [0, 1), a sequence's place in the intervals of steps;
+      drawn from its key by default.
 
   Returns:
     Nats, counted tokens, terms, and stats for `time_proposal.updated`.
