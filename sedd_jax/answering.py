@@ -78,6 +78,11 @@ def asked(experiment: runs.Experiment) -> Asked:
   if experiment.system.check_request is not None:
     # They differ in their rows only.
     experiment.system.check_request(requests[0])
+  if config.sampling.start == 'source' and found.source is not None:
+    # What is begun with is what of a source fits, without its two marks.
+    own = np.sum(found.source >= 0, axis=-1) - 2
+    cut = found.cut | (own > requests[0].length)
+    found = dataclasses.replace(found, cut=cut)
   return Asked(found, requests)
 
 

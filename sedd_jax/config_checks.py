@@ -309,7 +309,8 @@ _OF_FREE = (
   *('sampling.prompt', 'sampling.suffix', 'sampling.prompts'),
   *('sampling.contains', 'sampling.avoids', 'sampling.regex'),
   *('sampling.json_schema', 'sampling.label', 'eval.judge', 'eval.mauve'),
-  *('eval.temperatures', 'eval.steps'),
+  *('eval.temperatures', 'eval.steps', 'eval.control'),
+  *('sampling.control', 'sampling.control_length'),
 )
 
 

@@ -81,6 +81,14 @@ def run_of(config):
   return runs.Run(experiment, params, aux, 7)
 
 
+def test_a_source_that_is_begun_with_and_does_not_fit_is_counted(tmp_path):
+  path = write_pairs(tmp_path)
+  for length, counted in ((0, False), (4, True)):
+    config = config_of(path, 'diffuser', sampling__length=length)
+    asked = answering.asked(runs.Experiment(config))
+    assert (asked.questions.cut == counted).all()
+
+
 @pytest.mark.parametrize('name', SYSTEMS)
 def test_every_system_answers_the_same_pairs(name, tmp_path, capsys):
   path = write_pairs(tmp_path)
@@ -141,6 +149,10 @@ def test_a_training_shows_answers_to_the_first(tmp_path):
     ({'sampling__prompt': 'a'}, 'and sampling.prompt do not go together'),
     ({'sampling__contains': 'a'}, 'and sampling.contains do not go together'),
     ({'eval__judge': 'a'}, 'and eval.judge do not go together'),
+    (
+      {'sampling__control': 'a', 'sampling__classifier': 'b'},
+      'and sampling.control do not go together',
+    ),
     ({'sampling__length': 30}, 'leave sampling.length at 0'),
   ],
 )

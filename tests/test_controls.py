@@ -1,5 +1,6 @@
 """Control from the command line: classifiers, lengths, their evaluation."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from sedd_jax import config_checks, controls, main, modes, runs
 from sedd_jax.data import prepare
-from sedd_jax.evaluation import control
+from sedd_jax.evaluation import control, judges
 from tests import tiny
 
 FOODS, AREAS = ('thai', 'greek'), ('riverside', 'city centre')
@@ -418,3 +419,20 @@ def test_what_counts_as_a_success(tmp_path):
   assert found['standard_error'] == 0.25
   assert found['mean_length'] == np.mean([4, 6, 5, 4])
   assert control.fluency([ids], tokenizer, None) == {}
+  # A judge of the same ids: one nat a token, of which [CLS] is none.
+  judge = judges.Judge(
+    name='judge',
+    tokenizer=tokenizer,
+    width=64,
+    scores_first=True,
+    nats_fn=lambda tokens, valid, counted: counted.sum(-1) + 0.0,
+  )
+  calls = []
+  counting = dataclasses.replace(
+    judge, nats_fn=lambda *args: calls.append(args) or judge.nats_fn(*args)
+  )
+  found = control.fluency([ids], tokenizer, counting)
+  assert found['nats_per_token'] == 1
+  ((tokens, valid, counted),) = calls
+  assert tokens[0, 0] == tokenizer.cls and not counted[0, 0]
+  assert counted[0].sum() == len(own) + 1 == valid[0].sum() - 1

@@ -151,7 +151,7 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
     where = f'{path}, line {number}'
     try:
       asked = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise ValueError(f'{where}: no JSON: {error}') from error
     if not isinstance(asked, dict):
       raise ValueError(f'{where}: no JSON object')

@@ -7,6 +7,7 @@ whether a tagger finds that phrase; of a parse, F1 of its phrases.  Fluency is
 -log p a token under another model, a judge.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -242,7 +243,7 @@ def fluency(
   """-log p a token of texts, and perplexities, under a judge; without none.
 
   A judge that reads the same ids is given a text between [CLS] and [SEP], as
-  it was trained; another one the text.
+  it was trained, of which [CLS] is no token to be scored; another one the text.
   """
   if judge is None:
     return {}
@@ -251,6 +252,7 @@ def fluency(
     texts = [
       np.array([tokenizer.cls, *own, tokenizer.sep], np.int32) for own in texts
     ]
+    judge = dataclasses.replace(judge, scores_first=False)
   told = judges.judged(judge, tokenizer, texts)
   return {
     'nats_per_token': float(told.nats.sum() / told.tokens.sum()),

@@ -207,7 +207,7 @@ def _outputs(file: pathlib.Path) -> dict[str, tuple[str, dict[str, Any]]]:
     place = f'{file}:{number}'
     try:
       line = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise DataError(f'{place}: no JSON: {error}') from error
     hypotheses = line.get('hyps') if isinstance(line, dict) else None
     if isinstance(hypotheses, str):

@@ -339,25 +339,3 @@ def _joined(
 def is_identity(edit: Edit) -> bool:
   """Whether all is kept and nothing put in."""
   return not np.any(edit.tags) and not np.any(edit.inserts)
-
-
-def limited(
-  tags: np.ndarray, inserts: np.ndarray, most: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Tags and flags with at most so many slots: what is beyond them is kept.
-
-  Args:
-    tags: `[n]`.
-    inserts: `[n + 1]` bool.
-    most: slots.
-  """
-  tags, inserts = np.asarray(tags), np.asarray(inserts, bool)
-  found = slots(tags, inserts)
-  if found.number <= most:
-    return tags, inserts
-  tags, inserts = tags.copy(), inserts.copy()
-  tags[found.kept[found.replace >= most]] = KEEP
-  gaps = np.flatnonzero(inserts)
-  numbers = found.insert[np.searchsorted(found.kept, gaps)]
-  inserts[gaps[numbers >= most]] = False
-  return tags, inserts

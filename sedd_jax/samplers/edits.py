@@ -11,6 +11,7 @@ Networks are functions: `TagFn` gives log probabilities of tags and flags,
 """
 
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -243,32 +244,83 @@ class Tagged(NamedTuple):
   log_prob: float
 
 
+class _Slots(NamedTuple):
+  """The slots of tags and flags so far, as `edits.slots` numbers them.
+
+  Attributes:
+    used: how many.
+    flagged: something is put in behind the last token that is not deleted.
+    runs: that token is replaced.
+  """
+
+  used: int = 0
+  flagged: bool = False
+  runs: bool = False
+
+  def opens(self, width: int, choice: int) -> bool:
+    """Whether a flag (of 2) or a tag (of 3) takes a slot of its own."""
+    if width == 2:
+      return choice == 1 and not self.flagged
+    return choice == edits.REPLACE and (self.flagged or not self.runs)
+
+  def after(self, width: int, choice: int) -> '_Slots':
+    """The slots with one more flag or tag."""
+    used = self.used + self.opens(width, choice)
+    if width == 2:
+      return self._replace(used=used, flagged=self.flagged or choice == 1)
+    if choice == edits.DELETE:
+      return self
+    return _Slots(used, False, choice == edits.REPLACE)
+
+  def law(self, row: np.ndarray, most: int) -> np.ndarray:
+    """Log p of a flag or a tag, where there can be so many slots."""
+    if self.used < most:
+      return row
+    opens = [self.opens(len(row), choice) for choice in range(len(row))]
+    held = np.where(opens, -np.inf, row)
+    # What is forced stays.
+    if np.isneginf(held).all():
+      return row
+    return held - np.logaddexp.reduce(held)
+
+
 def likeliest_tags(
-  log_tags: np.ndarray, log_inserts: np.ndarray, width: int
+  log_tags: np.ndarray,
+  log_inserts: np.ndarray,
+  width: int,
+  most: int = sys.maxsize,
 ) -> list[Tagged]:
-  """The most probable tags and flags, best first, exactly.
+  """The most probable tags and flags, best first.
+
+  From left to right; where all slots are taken no further one is opened, and
+  the law is that of what remains.  Exactly the most probable ones if no slot is
+  missing, or if the width takes in all; else those that a beam finds.
 
   Args:
     log_tags: `[n, 3]` log probabilities of the tags of n tokens.
     log_inserts: `[n + 1, 2]` of the flags.
     width: how many; fewer are returned where fewer are possible.
+    most: slots that there can be.
 
   >>> flat = np.log(np.array([[0.5, 0.3, 0.2]])), np.log(np.full((2, 2), 0.5))
   >>> [found.tags.tolist() for found in likeliest_tags(*flat, 5)]
   [[0], [0], [0], [0], [1]]
   """
-  beams: list[tuple[float, Tokens]] = [(0.0, ())]
+  beams: list[tuple[float, Tokens, _Slots]] = [(0.0, (), _Slots())]
   for row in _interleaved(log_tags, log_inserts):
     longer = [
-      (score + float(gain), (*chosen, place))
-      for score, chosen in beams
-      for place, gain in enumerate(row)
+      (score + float(gain), (*chosen, place), slots)
+      for score, chosen, slots in beams
+      for place, gain in enumerate(slots.law(row, most))
       if gain > -np.inf
     ]
-    beams = sorted(longer, key=lambda found: -found[0])[:width]
+    beams = [
+      (score, chosen, slots.after(len(row), chosen[-1]))
+      for score, chosen, slots in sorted(longer, key=lambda x: -x[0])[:width]
+    ]
   return [
     Tagged(np.array(c[1::2], np.int8), np.array(c[::2], bool), score)
-    for score, c in beams
+    for score, c, _ in beams
   ]
 
 
@@ -278,8 +330,11 @@ def drawn_tags(
   rng: np.random.Generator,
   temperature: float = 1.0,
   top_p: float = 1.0,
+  most: int = sys.maxsize,
 ) -> Tagged:
   """Tags and flags drawn each from its own law, by nucleus.
+
+  As in `likeliest_tags` no slot is opened where all are taken.
 
   Args:
     log_tags: `[n, 3]`.
@@ -287,17 +342,21 @@ def drawn_tags(
     rng: which the draw depends on.
     temperature: see `unmasking.sharpened`.
     top_p: see `unmasking.sharpened`.
+    most: slots that there can be.
 
   Returns:
     The draw, with its log probability under the model's own law.
   """
-  chosen, score = [], 0.0
+  chosen: list[int] = []
+  score, slots = 0.0, _Slots()
   for row in _interleaved(log_tags, log_inserts):
+    row = slots.law(row, most)
     probs = _sharpened(row, temperature, top_p)
     place = int(np.searchsorted(np.cumsum(probs), rng.random(), side='right'))
     place = min(place, int(np.flatnonzero(probs)[-1]))
     chosen.append(place)
     score += float(row[place])
+    slots = slots.after(len(row), place)
   return Tagged(
     np.array(chosen[1::2], np.int8), np.array(chosen[::2], bool), score
   )
@@ -363,30 +422,26 @@ def revisions(
   Returns:
     For each state its revisions, best first.
   """
-  layout = rules.layout
+  layout, most = rules.layout, rules.layout.most_slots
   arrays = edit_arrays.stacked([layout.state(x) for x in states])
   log_tags, log_inserts = tag_fn(arrays, time, rows)
-  candidates: list[list[Tagged]] = []
+  hypotheses: list[list[Tagged]] = []
   for i, x in enumerate(states):
     tags, flags = _held(
       log_tags[i, : len(x)], log_inserts[i, : len(x) + 1], fixed[i], forced
     )
     if seeds is None:
-      candidates.append(likeliest_tags(tags, flags, width))
+      hypotheses.append(likeliest_tags(tags, flags, width, most))
     else:
       # Apart from the seeds of the spans.
       rng = np.random.default_rng([int(seeds[i]), 1])
-      candidates.append([drawn_tags(tags, flags, rng, temperature, top_p)])
-  hypotheses = [
-    [
-      (*edits.limited(t.tags, t.inserts, layout.most_slots), t.log_prob)
-      for t in found
-    ]
-    for found in candidates
-  ]
+      hypotheses.append(
+        [drawn_tags(tags, flags, rng, temperature, top_p, most)]
+      )
   contexts, counts, scores, room = [], [], [], []
   for x, found in zip(states, hypotheses):
-    missing = [(*found[0][:2], -np.inf)] * (width - len(found))
+    none = found[0]._replace(log_prob=-np.inf)
+    missing = [none] * (width - len(found))
     for tags, flags, score in (*found, *missing):
       slots = edits.slots(tags, flags)
       contexts.append(layout.context(x, slots))
@@ -408,8 +463,8 @@ def revisions(
       Revision(
         x,
         edits.Edit(
-          found[parents[i, k]][0],
-          found[parents[i, k]][1],
+          found[parents[i, k]].tags,
+          found[parents[i, k]].inserts,
           layout.spans(text[i, k]),
         ),
         float(log_probs[i, k]),

@@ -264,7 +264,8 @@ def make(
           *told(time, rows, source),
           keys,
           law=law,
-          rules=rules,
+          # The length of samples is not read: one program for all.
+          rules=rules._replace(longest=layout.capacity),
         )
         calls += 1 + int(made)
         return tuple(np.asarray(x) for x in found)
@@ -342,6 +343,7 @@ def _check(
       f'system.args: num_steps {num_steps} is at least 1, source_length '
       f'{source_length} at least 0'
     )
+  _check_source(config.data, source_length)
   for field, length in (
     ('data.seq_len', config.data.seq_len),
     ('sampling.length', config.sampling.length),
@@ -351,6 +353,24 @@ def _check(
         f'{field} {length} is more than the {layout.capacity} tokens that a '
         'state may have: set system.args.capacity'
       )
+
+
+def _check_source(data: Any, source_length: int) -> None:
+  """Raises ValueError where sources would be ignored, or are not there."""
+  if data.source != 'seq2seq':
+    return
+  if data.layout == 'joint':
+    raise ValueError(
+      "data.layout='joint' makes one text of source and target, and system "
+      "diffuser edits one that stands apart: use 'split', or 'target'"
+    )
+  there = 0 if data.layout == 'target' else data.source_len or data.seq_len
+  if source_length != there:
+    raise ValueError(
+      f'system.args.source_length={source_length}, but sources have {there} '
+      f'tokens with data.layout={data.layout!r} (data.source_len, or '
+      'data.seq_len where it is 0)'
+    )
 
 
 def _networks(

@@ -84,6 +84,7 @@ def test_files_of_prompts(tmp_path):
     ('', 'has no lines'),
     ('{"prompt": "a"}\n{', 'line 2: no JSON: '),
     ('[1]', 'line 1: no JSON object'),
+    ('[' * 100_000, 'line 1: no JSON: '),
     ('{"prompt": 3}', 'line 1: prompt takes text, not 3'),
     ('{"avoids": ["a", 3]}', 'line 1: avoids takes texts with something'),
     ('{"contain": "a"}', "line 1: unknown 'contain'; nearest: contains"),

@@ -145,9 +145,10 @@ def test_ids_that_are_missing_or_unknown_are_named(tmp_path):
   (tmp_path / 'none.jsonl').touch()
   with pytest.raises(ValueError, match=r'none\.jsonl: empty'):
     scoring.read([tmp_path / 'none.jsonl'], pair)
-  (tmp_path / 'no.jsonl').write_text('{')
-  with pytest.raises(ValueError, match=r'no\.jsonl:1: no JSON'):
-    scoring.read([tmp_path / 'no.jsonl'], pair)
+  for text in ('{', '[' * 100_000):
+    (tmp_path / 'no.jsonl').write_text(text)
+    with pytest.raises(ValueError, match=r'no\.jsonl:1: no JSON'):
+      scoring.read([tmp_path / 'no.jsonl'], pair)
 
 
 def test_the_command(tmp_path, capsys):

@@ -127,20 +127,6 @@ def test_golden_edits(case):
   assert edits.applied(case['x_t'], edit) == tuple(case['x_prev'])
 
 
-def test_what_is_beyond_so_many_slots_is_kept():
-  rng = np.random.default_rng(2)
-  for _ in range(80):
-    count = rng.integers(8)
-    tags, inserts, _ = random_edit(rng, count)
-    whole = edits.slots(tags, inserts)
-    most = rng.integers(6)
-    found = edits.slots(*edits.limited(tags, inserts, most))
-    assert found.number == min(whole.number, most)
-    np.testing.assert_array_equal(found.kept, whole.kept)
-    for after, before in zip(found[1:3], whole[1:3]):
-      np.testing.assert_array_equal(after, np.where(before < most, before, -1))
-
-
 def test_mistakes():
   with pytest.raises(ValueError, match='2 tokens, not of 3'):
     edits.applied('abc', edits.Edit(np.zeros(2), np.zeros(3), ()))

@@ -15,10 +15,15 @@ from sedd_jax.processes import edit_arrays, edit_noise, edits
 from sedd_jax.samplers import edits as edit_samplers
 from sedd_jax.systems.editing import edit_requests
 from sedd_jax.training import loop
+from tests import compilations
 from tests.systems import small
 
 INFO = types.SimpleNamespace(vocab_size=3)
 SOURCE = 4
+
+
+# Without files, which no system reads.
+PAIRS = {'data__source': 'seq2seq', 'data__layout': 'split'}
 
 
 def config_of(**changes):
@@ -211,11 +216,19 @@ def test_the_loss_of_flat_networks():
 
 
 @pytest.mark.slow
-def test_what_is_drawn_costs_what_the_loss_says():
+@pytest.mark.parametrize(
+  'how',
+  [
+    {'method': 'nucleus'},
+    {'method': 'beam', 'options': {'beam': 4}},
+    {'method': 'beam_2d', 'options': {'beam': 3, 'branches': 2}},
+  ],
+  ids=lambda how: how['method'],
+)
+def test_what_is_drawn_costs_what_the_loss_says(how):
   """The sampler, with its cache, and the loss see the same networks."""
   capacity, count = 10, 8
   system = system_of(
-    sampling__method='nucleus',
     system__args={'capacity': capacity, 'written': 3 * capacity + 2},
   )
   params, aux = drawn(system, 0.3)
@@ -227,7 +240,7 @@ def test_what_is_drawn_costs_what_the_loss_says():
     request(
       length=capacity,
       seeds=range(count),
-      method='nucleus',
+      **how,
       steps=1,
       start=start.astype(np.int32),
       record_path=True,
@@ -280,6 +293,31 @@ def test_starts_and_lengths(made):
     assert np.all(samples.lengths <= 4)
     for row, length in zip(samples.tokens, samples.lengths):
       assert not row[length:].any()
+
+
+def test_a_draft_is_revised(made):
+  """A first revision at T writes it, from left to right, out of nothing."""
+  system, params = made
+  asked = request(record_path=True, batch_size=2)
+  draft = dataclasses.replace(asked, options={'start': 'draft'})
+  plain, drafted = (
+    system.sample(params, (), x).history for x in (asked, draft)
+  )
+  for revisions, others in zip(drafted, plain):
+    assert revisions[0].state == () and revisions[0].edit.inserts.all()
+    # Null starts are told T once, drafts again for the draft's own revision.
+    assert revisions[0].log_prob == pytest.approx(others[0].log_prob, rel=1e-5)
+    assert len(revisions) <= 3
+  assert max(map(len, drafted)) > 1
+
+
+def test_one_program_whatever_the_length_of_samples(made):
+  system, params = made
+  system.sample(params, (), request(length=4))
+  with compilations.heard() as compiled:
+    for length in (3, 2, 1):
+      system.sample(params, (), request(length=length))
+  assert not compiled
 
 
 def test_a_source_is_begun_with_and_seen():
@@ -340,6 +378,16 @@ def test_requests_that_cannot_be(made, changes, told):
     ({'system__args': {'null_share': 2.0}}, 'null_share'),
     ({'system__args': {'capacity': 3}}, 'data.seq_len 4 is more than the 3'),
     ({'system__args': {'written': 2}}, 'at least 1 and 3'),
+    (PAIRS | {'data__layout': 'joint'}, "use 'split', or 'target'"),
+    (PAIRS | {'data__layout': 'split'}, 'source_length=0, but .* 4 tokens'),
+    (
+      PAIRS | {'data__layout': 'target', 'system__args': {'source_length': 4}},
+      'source_length=4, but sources have 0',
+    ),
+    (
+      PAIRS | {'data__source_len': 6, 'system__args': {'source_length': 4}},
+      'sources have 6 tokens',
+    ),
   ],
 )
 def test_mistakes(changes, told):
