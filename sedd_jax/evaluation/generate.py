@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sedd_jax.data.paired import marked
 from sedd_jax.evaluation import conditioning, text_metrics
 from sedd_jax.samplers import conditions
 from sedd_jax.systems.base import Request, Samples
@@ -35,6 +36,8 @@ def parse_prompt(
   """Places a prompt at the start and a suffix at the end of a sequence.
 
   `{blank:n}` in either is n free tokens; what lies between them is free too.
+  Where texts stand between marks (`data.paired.marked`) `[CLS]` comes before
+  the prompt, and `[SEP]` behind a suffix.
 
   Args:
     tokenizer: has `encode(text)`.
@@ -51,6 +54,9 @@ def parse_prompt(
   """
   first = _pieces(tokenizer, prompt, 'prompt', length)
   last = _pieces(tokenizer, suffix, 'suffix', length)
+  if isinstance(tokenizer, marked.Marked):
+    first = _joined(_mark(tokenizer.cls), first)
+    last = _joined(last, _mark(tokenizer.sep)) if suffix else last
   needed = len(first.tokens) + len(last.tokens)
   if needed > length:
     raise ValueError(
@@ -62,6 +68,14 @@ def parse_prompt(
   if len(last.tokens):
     tokens[-len(last.tokens) :], given[-len(last.given) :] = last
   return Prompt(tokens, given)
+
+
+def _mark(number: int) -> Prompt:
+  return Prompt(np.array([number], np.int32), np.ones(1, bool))
+
+
+def _joined(*parts: Prompt) -> Prompt:
+  return Prompt(*(np.concatenate(arrays) for arrays in zip(*parts)))
 
 
 def _pieces(tokenizer: Any, text: str, kind: str, length: int) -> Prompt:

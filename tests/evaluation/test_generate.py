@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sedd_jax.data import tokenizers
+from sedd_jax.data.paired import marked
 from sedd_jax.evaluation import generate
 from sedd_jax.systems.base import Samples
 
@@ -38,6 +39,24 @@ def shown(prompt, suffix='', length=12, tokenizer=TEXT8):
 )
 def test_where_the_text_goes(prompt, suffix, expected):
   assert shown(prompt, suffix) == expected
+
+
+def test_texts_between_marks():
+  """As in training: [CLS] first, and [SEP] behind the end of a text."""
+  tokenizer = marked.Marked(TEXT8)
+  cls, sep = tokenizer.cls, tokenizer.sep
+  a, b = TEXT8.encode('ab')
+  for prompt, suffix, expected in (
+    ('a', '', [cls, a, -1, -1, -1]),
+    ('a', 'b', [cls, a, -1, b, sep]),
+    ('', 'b', [cls, -1, -1, b, sep]),
+    ('a{blank:2}b', '', [cls, a, -1, -1, b]),
+  ):
+    placed = generate.parse_prompt(tokenizer, prompt, suffix, 5)
+    found = np.where(placed.given, placed.tokens, -1)
+    assert found.tolist() == expected
+  with pytest.raises(ValueError, match='take 6 tokens, but the samples have 5'):
+    generate.parse_prompt(tokenizer, 'aab', 'b', 5)
 
 
 def test_bytes_beyond_ascii():

@@ -148,6 +148,23 @@ def test_no_marks_are_begun_with(monkeypatch):
   )
   assert states == [(1, 3), (0, 2, 4)]
 
+  def held(revise, states, times, *, fixed, **options):
+    return list(zip(states, fixed))
+
+  monkeypatch.setattr(edit_samplers, 'best', held)
+  states = edit_requests.chains(
+    None,
+    request(),
+    1,
+    edit_noise.EditNoise(vocab_size=9, excluded=(6, 7, 8)),
+    np.arange(2),
+    np.array([[6, 1, 3, 0], [6, 0, 0, 0]], np.int32),
+    np.array([[True, True, True, False], [True, False, False, False]]),
+    None,
+    None,
+  )
+  assert states == [((1, 3), 2), ((), 0)]
+
 
 def test_a_prompt_stays_and_a_source_is_begun_with():
   args = {'source_length': SOURCE, 'null_share': 0.0, 'source_share': 1.0}

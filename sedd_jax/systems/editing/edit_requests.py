@@ -92,10 +92,19 @@ def chains(
   source: np.ndarray | None,
 ) -> list[edit_samplers.Chain]:
   """The revisions of a batch."""
-  options = request.options
-  fixed = [edit_examples.given_first(row) for row in given]
+  options, marks = request.options, set(noise.excluded)
+  # Marks around a text are no part of a state.
+  prompts = [
+    [
+      x
+      for x in row[: edit_examples.given_first(there)].tolist()
+      if x not in marks
+    ]
+    for row, there in zip(tokens, given)
+  ]
+  fixed = [len(prompt) for prompt in prompts]
   kind = options.get('start', 'null')
-  begun = [tuple(row[:count].tolist()) for row, count in zip(tokens, fixed)]
+  begun = [tuple(prompt) for prompt in prompts]
   free = [request.length - count for count in fixed]
   forced = start is None and kind in ('null', 'draft')
   if start is not None:
