@@ -21,6 +21,7 @@ from sedd_jax.evaluation import (
   report,
   text_metrics,
 )
+from sedd_jax.losses import embedding
 from sedd_jax.training import parallel
 
 
@@ -70,6 +71,10 @@ class Evaluator:
       update_aux=self._experiment.system.update_aux,
       **options,
     )
+    if size := self._experiment.system.dimensions:
+      result['bits_per_dimension'] = embedding.bits_per_dimension(
+        result['nats_per_token'], size
+      )
     return {
       'step': step,
       **result,

@@ -147,6 +147,13 @@ def generator(folder):
 
 
 @pytest.mark.slow
+def test_bits_per_dimension(folder):
+  told = json.loads((folder / 'generator/evaluation.json').read_text())
+  per_dimension = told['nats_per_token'] / (4 * np.log(2))
+  assert told['bits_per_dimension'] == pytest.approx(per_dimension)
+
+
+@pytest.mark.slow
 def test_a_classifier_is_trained_as_any_run(folder, generator):
   run = runs.load_run(folder / 'classifier')
   table = generator.params['embedding']

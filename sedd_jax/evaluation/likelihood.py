@@ -213,7 +213,8 @@ def describe(result: Mapping[str, Any], unit: str) -> str:
 
   Args:
     result: of `evaluate`, and the `protocol` of its bound; `given`, where the
-      run has labels; `chain_steps`, where the bound is of fewer steps.
+      run has labels; `chain_steps`, where the bound is of fewer steps;
+      `bits_per_dimension`, where tokens are diffused as vectors.
     unit: the data's, 'character', 'byte' or 'token'.
 
   >>> describe({
@@ -229,11 +230,13 @@ perplexity 2.72'
   given = f' given {result["given"]}' if 'given' in result else ''
   steps = result.get('chain_steps')
   of_steps = f' of {steps} steps' if steps else ''
+  dims = 'bits_per_dimension'
   how = 'exact' if is_exact(result) else f'{result["protocol"]}{of_steps}'
   return (
     f'{how} on {result["split"]}{given}, '
     f'{counted(result)} sequences: {result["nats_per_token"]:.4f}'
     + (' nats' if error is None else f' ± {error:.4f} nats')
     + f' per token, {result["bits_per_character"]:.4f} bits per {per}'
+    + (f', {result[dims]:.4f} bits per dimension' if dims in result else '')
     + ('' if perplexity is None else f', perplexity {perplexity:.2f}')
   )

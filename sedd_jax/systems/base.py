@@ -153,6 +153,8 @@ class System:
       takes as it is from the run that `init_from` names, whose config and
       averaged parameters it is given; raises ValueError where they do not fit.
       None for a system that takes weights to go on from.
+    dimensions: numbers that a token is diffused as, by which bits a dimension
+      are told of the bound; 0 for noise on tokens.
     log_label: `(params, aux, x_t, level [n], label [n]) -> log p(label | x_t)
       [n]` of a classifier, of vectors at a step, or of tokens (or weights of
       their states) at a total noise; 0 where the label is below 0 (of words and
@@ -174,4 +176,5 @@ class System:
   score_fn: Callable[..., Any] | None = None
   load_pretrained: Callable[..., PyTree] | None = None
   frozen: Callable[..., PyTree] | None = None
+  dimensions: int = 0
   log_label: Callable[..., Array] | None = None

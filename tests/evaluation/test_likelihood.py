@@ -161,6 +161,11 @@ def test_a_single_sequence_has_no_standard_error(dataset):
   assert f'{result["nats_per_token"]:.4f} nats per token' in told
 
 
+def test_bits_per_dimension_are_told(dataset):
+  told = {**evaluated(dataset), 'protocol': 'bound', 'bits_per_dimension': 2}
+  assert ', 2.0000 bits per dimension' in likelihood.describe(told, 'token')
+
+
 def test_an_enormous_bound_has_no_perplexity(dataset):
   def worse(params, aux, key, batch):
     return bound_fn(1000 * params, aux, key, batch)

@@ -289,4 +289,5 @@ def make(
     bound=bound,
     sample=sample,
     check_request=check_request,
+    dimensions=size,
   )
