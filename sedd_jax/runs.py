@@ -110,11 +110,17 @@ class Experiment:
 
   @property
   def files(self) -> list[dict[str, str]]:
-    """`name` and `sha256` of the files of the text, and of the noise."""
+    """`name` and `sha256` of the files that training depends on.
+
+    Those of the text, of its tokens, of the tokenizer and of the noise.
+    """
     arguments = self.config.process.args.values()
     named = [x for x in arguments if isinstance(x, str) and os.path.isfile(x)]
     noise = documents.described([pathlib.Path(path) for path in named])
-    return [dict(file) for file in (*self.dataset.info.files, *noise)]
+    info = self.dataset.info
+    read = documents.described(list(self.tokenizer.files.values()))
+    found = (*info.files, *info.token_files, *read, *noise)
+    return [dict(file) for file in found]
 
   @functools.cached_property
   def dataset(self) -> pipeline.AnyDataset:

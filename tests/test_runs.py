@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import sedd_jax as sj
-from sedd_jax import config_checks, run_folders, runs
+from sedd_jax import config_checks, default_config, run_folders, runs
+from sedd_jax.data import prepare
 from sedd_jax.training import checkpoint, optimizer, state
 from tests import tiny
 
@@ -221,3 +222,37 @@ def test_a_hub_folder_with_a_config_is_no_run(run, tmp_path):
   experiment = runs.Experiment(config, read=False)
   with pytest.raises(ValueError, match='holds none of model.safetensors'):
     experiment.initial_params()
+
+
+def test_other_tokens_of_the_same_text_are_another_run(tmp_path):
+  """The text's files are the same; the split, or the tokenizer, is not."""
+  text = tmp_path / 'text.jsonl'
+  lines = [{'text': f'the text of document {i}'} for i in range(300)]
+  text.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  trained = tmp_path / 'trained'
+  assert not prepare.main(
+    ['train-tokenizer', '--input', str(text), '--output', str(trained)]
+    + ['--vocab-size', '270']
+  )
+
+  def files_of(name, tokenizer, *more):
+    folder = tmp_path / name
+    asked = ['--input', str(text), '--output', str(folder), *more]
+    asked += ['--tokenizer', tokenizer]
+    assert not prepare.main(['text_file', *asked])
+    config = default_config.get_config()
+    config.data.update({'source': 'text_file', 'path': str(folder)})
+    config.data.update({'seq_len': 8, 'tokenizer': tokenizer})
+    return runs.Experiment(config).files
+
+  plain = ['bytes', '--split-by', 'document']
+  first = files_of('a', *plain, '--validation-fraction', '0.1')
+  again = files_of('b', *plain, '--validation-fraction', '0.1')
+  run_folders.require_same_files(first, again)
+  for other in (
+    files_of('c', *plain, '--validation-fraction', '0.3'),
+    files_of('d', str(trained)),
+  ):
+    assert other[0] == first[0]
+    with pytest.raises(config_checks.ConfigError, match='the files are now'):
+      run_folders.require_same_files(first, other)

@@ -195,27 +195,34 @@ def lifted(
   if not lengths.all():
     raise ValueError(f'token {int(np.argmin(lengths))} spells nothing')
   longest = int(lengths.max())
-  spelled = np.zeros((len(pieces), longest), np.uint8)
+  spelled = np.full((len(pieces), longest), NOWHERE, np.int32)
   for place, piece in enumerate(pieces):
-    spelled[place, : len(piece)] = np.frombuffer(piece, np.uint8)
-  classes = automaton.symbol_class[spelled]
+    own = np.frombuffer(piece, np.uint8)
+    spelled[place, : len(piece)] = automaton.symbol_class[own]
+  # Tokens of the same classes lead to the same: far fewer than tokens.
+  classes, of_token = _distinct(spelled)
+  lengths = np.sum(classes >= 0, axis=1)
   # What does not move ends at one more state, which stands for -1.
   states = len(automaton.moves)
+  # Columns that are found to be the same later are not many times fewer.
+  require_size(states, len(classes), 64 * max_entries)
   padded = np.where(automaton.moves < 0, states, automaton.moves)
   padded = np.concatenate([padded, np.full_like(padded[:1], states)])
   rows = []
   for start in range(states):
-    at = np.full(len(pieces), start)
-    going = np.arange(len(pieces))
+    at = np.full(len(classes), start)
+    going = np.arange(len(classes))
     for place in range(longest):
       going = going[lengths[going] > place]
       at[going] = padded[at[going], classes[going, place]]
       going = going[at[going] != states]
     rows.append(np.where(at == states, NOWHERE, at).astype(np.int32))
-  columns, symbol_class = _distinct(np.stack(rows, axis=1))
+  columns, of_class = _distinct(np.stack(rows, axis=1))
   require_size(states, len(columns), max_entries)
   return minimal(
-    Automaton(symbol_class, np.ascontiguousarray(columns.T), automaton.accepts)
+    Automaton(
+      of_class[of_token], np.ascontiguousarray(columns.T), automaton.accepts
+    )
   )
 
 

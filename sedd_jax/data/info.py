@@ -32,6 +32,8 @@ class DataInfo:
       `[vocab_size]`; counted when it is first called.
     labels: their names, in the order of their numbers; empty where documents
       have none.
+    token_files: as `files`, of a prepared folder what its tokens are, which
+      those do not tell: one entry for all of them.
   """
 
   name: str
@@ -44,3 +46,4 @@ class DataInfo:
   cut: Mapping[str, int] = dataclasses.field(default_factory=dict)
   token_counts: Callable[[], np.ndarray] = _uncounted
   labels: tuple[str, ...] = ()
+  token_files: tuple[dict[str, str], ...] = ()

@@ -10,6 +10,7 @@ such folders; one with a manifest is whole.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -173,6 +174,15 @@ def documents_name(split: str) -> str:
 def labels_name(split: str) -> str:
   """The file of documents' labels."""
   return f'{split}-labels.bin'
+
+
+def described(manifest: Manifest) -> dict[str, str]:
+  """`name` and `sha256` of all tokens of a manifest, by those of its files."""
+  parts = [
+    f'{split} {shard["sha256"]}' for split, _, shard in token_files(manifest)
+  ]
+  digest = hashlib.sha256('\n'.join(parts).encode()).hexdigest()
+  return {'name': MANIFEST, 'sha256': digest}
 
 
 def token_files(manifest: Manifest) -> list[tuple[str, str, dict[str, Any]]]:

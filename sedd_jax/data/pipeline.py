@@ -7,6 +7,7 @@ once.  A process asks for the indices that are its own.  Pairs of texts are
 `seq2seq`'s.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -419,6 +420,7 @@ def _prepared(
     named = _names(manifest.labels['names'], known)
     labelled = _read_labels(folder, manifest, splits, named)
   info = _info(source, maker, splits, tuple(files), counted, named)
+  info = dataclasses.replace(info, token_files=(packing.described(manifest),))
   return Dataset(info, splits, seq_len, labelled)
 
 

@@ -251,6 +251,10 @@ class _HubTokenizer:
     self.separator: int | None = tokenizer.eos_token_id
 
   @property
+  def vocab_size(self) -> int:
+    return len(self._tokenizer)
+
+  @property
   def vocabulary(self) -> Mapping[str, int]:
     return self._tokenizer.get_vocab()
 

@@ -1,6 +1,7 @@
 """Automata against brute force over short sequences."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -98,6 +99,24 @@ def test_tokens_spell_bytes():
     assert lifted.accepted(tokens) == (wanted in text)
   with pytest.raises(ValueError, match='token 1 spells nothing'):
     automata.lifted(automata.anything(256), [b'a', b''])
+
+
+def test_lifting_takes_memory_by_classes_of_tokens():
+  """Tokens that no byte tells apart are one: 401 states by 20,000 tokens."""
+  rng = np.random.default_rng(0)
+  pieces = [
+    rng.integers(97, 123, n).astype(np.uint8).tobytes()
+    for n in rng.integers(1, 5, 20_000)
+  ]
+  tracemalloc.start()
+  lifted = automata.lifted(automata.containing(b'a' * 400, 256), pieces)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 12e6 < 4 * 401 * 20_000
+  whole = [pieces.index(b'aa')] * 200
+  assert lifted.accepted(whole) and not lifted.accepted(whole[1:])
+  with pytest.raises(ValueError, match='above 640 entries'):
+    automata.lifted(automata.containing(b'a' * 700, 256), [b'a', b'b'], 10)
 
 
 def test_large_tables_are_refused_with_their_size():

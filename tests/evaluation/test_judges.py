@@ -1,5 +1,6 @@
 """Judges: a table of probabilities, worked out by hand."""
 
+import dataclasses
 import math
 import sys
 
@@ -180,6 +181,37 @@ def gpt2_files(folder, names):
 
   encoder.write_text(json.dumps({p: i for i, p in enumerate(pieces)}))
   bpe.write_text('#version: 0.2\n' + ''.join(f'{a} {b}\n' for a, b in merges))
+
+
+def test_a_tokenizer_of_transformers(tmp_path):
+  """What is asked of it, without the library: ids that are ours, or text."""
+  gpt2_files(tmp_path, ('encoder.json', 'vocab.bpe'))
+  ours = tokenizers.make(str(tmp_path))
+
+  class Theirs:
+    eos_token_id = 258
+
+    def __len__(self):
+      return ours.vocab_size
+
+    def get_vocab(self):
+      return dict(ours.vocabulary)
+
+    def encode(self, text, add_special_tokens):
+      assert not add_special_tokens
+      return ours.encode(text).tolist()
+
+    def decode(self, ids, clean_up_tokenization_spaces):
+      assert not clean_up_tokenization_spaces
+      return ours.decode(ids)
+
+  read = judges._HubTokenizer(Theirs(), 'theirs')
+  judge = dataclasses.replace(judge_of(BYTES, width=8)[0], tokenizer=read)
+  for tokenizer, same in ((ours, True), (TEXT8, False)):
+    judges.require_readable(judge, tokenizer)
+    assert judges.reads_ids(judge, tokenizer) == same
+  found = judges.reading(judge, TEXT8, ids('the'))
+  np.testing.assert_array_equal(found, ours.encode('the'))
 
 
 def test_gpt2_of_transformers(tmp_path):
