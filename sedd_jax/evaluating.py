@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 import sedd_jax
-from sedd_jax import controls, drawing, runs, systems
+from sedd_jax import config_checks, controls, drawing, runs, systems
 from sedd_jax.data import DataError, evaluation_sets, pipeline
 from sedd_jax.evaluation import (
   generate,
@@ -268,10 +268,14 @@ def evaluate_generation(
 
   Args:
     run: what draws.
-    workdir: gets generation.json, .md, .png and .jsonl.
+    workdir: gets generation.json, .md, .png and .jsonl, the samples, which are
+      there before their figures are.
     asked: of `frontier`.
     text: of `text_of`.
     judge: of the samples, or None.
+
+  Raises:
+    ConfigError: samples that cannot be measured.
   """
   config, tokenizer = run.config, run.tokenizer
   mauve_fn = None
@@ -290,9 +294,15 @@ def evaluate_generation(
     rows += generate.rows(
       samples, tokenizer, request, temperature=temperature, step=run.step
     )
-    found = generation.figures(
-      generate.sequences(samples), tokenizer, judge, mauve_fn
-    )
+    report.write_jsonl(workdir / 'generation.jsonl', rows)
+    try:
+      found = generation.figures(
+        generate.sequences(samples), tokenizer, judge, mauve_fn
+      )
+    except ValueError as error:
+      raise config_checks.ConfigError(
+        f'{error}; the samples are in {workdir / "generation.jsonl"}'
+      ) from error
     points.append(
       {
         'temperature': temperature,
@@ -327,6 +337,5 @@ def evaluate_generation(
   table = generation.table(workdir.name, result)
   report.write_json(workdir / 'generation.json', result)
   report.write(workdir / 'generation.md', table)
-  report.write_jsonl(workdir / 'generation.jsonl', rows)
   generation.plot(result, workdir / 'generation.png')
   print(f'{table}see {workdir}', flush=True)

@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -177,3 +179,29 @@ def test_a_plot_has_a_line_a_temperature(tmp_path):
     result = {'points': points, 'data': point, 'judge': judge}
     generation.plot(result, tmp_path / 'plot.png')
     assert (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_mauve_of_a_run_and_what_is_left_where_it_fails(
+  copied, capsys, monkeypatch
+):
+  """The samples are written before they are measured."""
+  found = [0.5]
+
+  def compute_mauve(*, p_text, q_text, **options):
+    assert len(p_text) == len(q_text) == 3
+    return types.SimpleNamespace(mauve=found.pop())
+
+  library = types.SimpleNamespace(compute_mauve=compute_mauve)
+  monkeypatch.setitem(sys.modules, 'mauve', library)
+  argv = [f'--workdir={copied}', '--mode=evaluate', '--config.eval.mauve=gpt']
+  argv += ['--config.eval.generation=true', '--config.sampling.num_samples=3']
+  main.main([*argv, '--config.eval.steps=2'])
+  told = json.loads((copied / 'generation.json').read_text())
+  assert [point['mauve'] for point in told['points']] == [0.5]
+  with pytest.raises(SystemExit):
+    main.main([*argv, '--config.eval.steps=2', '--config.seed=7'])
+  told = capsys.readouterr().err
+  assert "eval.mauve 'gpt': IndexError" in told
+  assert f'the samples are in {copied / "generation.jsonl"}' in told
+  seeds = [row['seed'] for row in tiny.rows(copied / 'generation.jsonl')]
+  assert seeds == [7, 8, 9]

@@ -5,6 +5,7 @@ judge, and a random one is diverse.  They are told together.
 """
 
 import importlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -145,16 +146,28 @@ def mauve(
     In (0, 1].
 
   Raises:
-    ValueError: the library is not installed.
+    ValueError: the library is not installed, cannot read its model, or gives no
+      number, as of too few texts.
   """
-  result = mauve_library().compute_mauve(
-    p_text=list(references),
-    q_text=list(texts),
-    featurize_model_name=features,
-    max_text_length=length,
-    verbose=False,
-  )
-  return float(result.mauve)
+  library = mauve_library()
+  try:
+    result = library.compute_mauve(
+      p_text=list(references),
+      q_text=list(texts),
+      featurize_model_name=features,
+      max_text_length=length,
+      verbose=False,
+    )
+  # The library's own errors, and those of a missing model or network.
+  except Exception as error:
+    text = ' '.join(f'{type(error).__name__}: {error}'.split())
+    raise ValueError(f'eval.mauve {features!r}: {text}') from error
+  found = float(result.mauve)
+  if not math.isfinite(found):
+    raise ValueError(
+      f'eval.mauve {features!r}: it is {found} of {len(texts)} samples'
+    )
+  return found
 
 
 def bert_score_library() -> Any:

@@ -82,6 +82,23 @@ def test_mauve_is_the_librarys(monkeypatch):
   assert asked['max_text_length'] == 12
 
 
+def test_mauve_that_fails_is_told(monkeypatch):
+  def missing(**options):
+    raise OSError('no such\nmodel')
+
+  def empty(**options):
+    return types.SimpleNamespace(mauve=float('nan'))
+
+  for compute, told in (
+    (missing, "eval.mauve 'gpt': OSError: no such model"),
+    (empty, "eval.mauve 'gpt': it is nan of 1 samples"),
+  ):
+    library = types.SimpleNamespace(compute_mauve=compute)
+    monkeypatch.setitem(sys.modules, 'mauve', library)
+    with pytest.raises(ValueError, match=told):
+      text_metrics.mauve(['x'], ['y'], 'gpt', 12)
+
+
 def test_mauve_without_the_library(monkeypatch):
   monkeypatch.setitem(sys.modules, 'mauve', None)
   with pytest.raises(ValueError, match=r"pip install 'sedd_jax\[mauve\]'"):
