@@ -151,6 +151,8 @@ def evaluate_suite(
     )
     for split in info.num_tokens
   }
+  for split, remark in info.remarks.items():
+    results[split]['remark'] = remark
   if jax.process_index():
     return
   packing = evaluation_sets.packing_of(suite, run.config.eval.stride)

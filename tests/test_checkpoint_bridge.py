@@ -69,6 +69,11 @@ def test_written_again_bit_by_bit(kind, tiny_text, tmp_path, capsys):
   config = json.loads((tmp_path / 'out/config.json').read_text())
   assert config['tokens'] == 27 and config['noise']['type'] == 'loglinear'
   assert config['model']['length'] == tiny.SEQ_LEN
+  if kind == 'radd':
+    # What its network reads of a config besides.
+    assert config['model']['dtype'] == 'float32'
+    assert config['model']['use_checkpoint'] is False
+  assert not list((tmp_path / 'out').glob('*.partial'))
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ class DataInfo:
       `[vocab_size]`; counted when it is first called.
     labels: their names, in the order of their numbers; empty where documents
       have none.
+    remarks: split to what is to be told beside figures of its text.
     token_files: as `files`, of a prepared folder what its tokens are, which
       those do not tell: one entry for all of them.
   """
@@ -46,4 +47,5 @@ class DataInfo:
   cut: Mapping[str, int] = dataclasses.field(default_factory=dict)
   token_counts: Callable[[], np.ndarray] = _uncounted
   labels: tuple[str, ...] = ()
+  remarks: Mapping[str, str] = dataclasses.field(default_factory=dict)
   token_files: tuple[dict[str, str], ...] = ()

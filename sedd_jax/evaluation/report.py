@@ -230,7 +230,8 @@ def suite_table(
   Args:
     suite: has `sets`, `figure`, `published` and `source`.
     name: of the run.
-    results: set to what `likelihood.evaluate` says of it; sets may be missing.
+    results: set to what `likelihood.evaluate` says of it, and perhaps a
+      `remark`; sets may be missing.
     packing: of the sets, in words.
     unit: of the data, for bits a character.
 
@@ -251,7 +252,8 @@ def suite_table(
     # By a nat a token: that of exp, or what all are divided by.
     slope = value if perplexities else value / result['nats_per_token']
     spread = '' if error is None else f' ± {slope * error:.{digits}f}'
-    return f'{value:.{digits}f}{spread}'
+    mark = ' (*)' if 'remark' in result else ''
+    return f'{value:.{digits}f}{spread}{mark}'
 
   perplexities = suite.figure == 'perplexity'
   digits = 2 if perplexities else 3
@@ -281,6 +283,11 @@ def suite_table(
     f'\n{name}: step {first["step"]}{given}, {how}, '
     f'packing {packing}, sequences: {counted}. The others: {suite.source}.'
   )
+  lines += [
+    f'\n(*) {split}: {result["remark"]}.'
+    for split, result in results.items()
+    if 'remark' in result
+  ]
   return '\n'.join(lines) + '\n'
 
 

@@ -373,7 +373,13 @@ def save_sedd(
   if layout == 'radd':
     tensors = masked_weights.to_radd(tensors)
     described['tokens'] = len(params['embed']['embedding']) - 1
-    described['model']['type'] = 'ddit_wot'
+    # Without the last two its network is not built.
+    described['model'] = {
+      'dtype': 'float32',
+      **described['model'],
+      'type': 'ddit_wot',
+      'use_checkpoint': False,
+    }
   elif layout == 'mdlm':
     tensors = {f'{masked_weights.PREFIX}{k}': x for k, x in tensors.items()}
     described = _mdlm_config_of(described, len(params['embed']['embedding']))
@@ -383,8 +389,12 @@ def save_sedd(
     return
   path.mkdir(parents=True, exist_ok=True)
   weights, config_file = files(path)
-  tensor_files.write_safetensors(weights, tensors)
-  config_file.write_text(text + '\n', 'utf-8')
+  # Both are whole before either is there.
+  parts = [file.with_name(f'{file.name}.partial') for file in files(path)]
+  tensor_files.write_safetensors(parts[0], tensors)
+  parts[1].write_text(text + '\n', 'utf-8')
+  parts[0].replace(weights)
+  parts[1].replace(config_file)
 
 
 def _config_of(

@@ -118,6 +118,21 @@ def test_the_sets_that_are_there(tmp_path):
   }
 
 
+def test_another_text_than_the_published_one_is_told(tmp_path):
+  """WikiText with <unk> has lower perplexities; PTB is published so."""
+  tokenizer = tokenizers.make('bytes')
+
+  def remarks():
+    suite = 'sedd_zero_shot'
+    return evaluation_sets.load(suite, str(tmp_path), tokenizer, 4).info.remarks
+
+  written(tmp_path)
+  (tmp_path / 'ptb-test.txt').write_text('the <unk> of it\n')
+  assert not remarks()
+  (tmp_path / 'wikitext2-test.txt').write_text(' \n the <unk> of it \n')
+  assert list(remarks()) == ['wikitext2'] and '<unk>' in remarks()['wikitext2']
+
+
 def test_batches_of_windows_and_of_rows(tmp_path):
   tokenizer = tokenizers.make('bytes')
   (tmp_path / 'ptb-test.txt').write_text('abcdef\n')

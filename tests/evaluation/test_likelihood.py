@@ -150,6 +150,9 @@ def test_a_suite_table_tells_what_was_left_out():
   assert bounded in table_of()
   exact = table_of(terms={'nll': 0.7})
   assert 'step 3, exact, packing' in exact and 'at most' not in exact
+  assert '(*)' not in exact
+  marked = table_of(remark='not that text')
+  assert '| 2.00 (*) |' in marked and '(*) ptb: not that text.' in marked
 
 
 def test_a_single_sequence_has_no_standard_error(dataset):

@@ -161,7 +161,11 @@ def _described(config: Any) -> dict[str, Any]:
   noise = {'log_linear': 'loglinear', 'geometric': 'geometric'}
   schedule = config.schedule
   told: dict[str, Any] = {
-    'model': {'length': config.data.seq_len, 'dropout': config.model.dropout},
+    'model': {
+      'length': config.data.seq_len,
+      'dropout': config.model.dropout,
+      'dtype': config.model.dtype,
+    },
   }
   if schedule.name in noise:
     told['noise'] = {
