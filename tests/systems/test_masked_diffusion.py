@@ -204,3 +204,35 @@ def test_protocols_have_names():
       index=jnp.arange(1),
       protocol='elbo',
     )
+
+
+def test_given_tokens_are_told_and_not_counted():
+  """Of a pair whose first is given the other costs nothing, or ln 3."""
+  process = sj.processes.Absorbing(vocab_size=3)
+  x_0 = jnp.tile(jnp.arange(3)[:, None], (100, 2))
+  kept = jnp.broadcast_to(jnp.array([True, False]), x_0.shape)
+
+  def nats_of(told):
+    def nats_fn(x_t, x_0, t):
+      del t
+      known = jnp.where(x_t[:, :1] == x_0[:, 1:], 0.0, jnp.inf)
+      nats = jnp.tile(known if told else jnp.full_like(known, jnp.log(3)), 2)
+      given = jnp.all(x_t[:, 0] == x_0[:, 0])
+      return jnp.where(given, jnp.where(x_t == 3, nats, 0), jnp.nan)
+
+    return masked_bound.bound(
+      nats_fn,
+      jax.random.key(0),
+      x_0,
+      kept=kept,
+      process=process,
+      schedule=sj.noise_schedules.LogLinear(),
+      index=jnp.arange(300),
+      points=8,
+    )
+
+  sure, open_ = nats_of(True), nats_of(False)
+  assert sure.weight.tolist() == [1.0] * 300
+  np.testing.assert_array_equal(sure.nats, 0)
+  error = np.std(open_.nats) / np.sqrt(300)
+  assert abs(np.mean(open_.nats) - np.log(3)) < 4 * error

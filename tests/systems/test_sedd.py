@@ -300,6 +300,50 @@ def test_a_correlated_pair_scores_its_entropy_and_not_half():
   assert abs(bits - 4.755) < 4 * error + 0.002
 
 
+@pytest.mark.parametrize('noise', ['Absorbing', 'Uniform'])
+def test_given_tokens_are_told_and_not_counted(noise):
+  """Of a pair whose first is given the other costs nothing, or ln 3."""
+  process = getattr(sj.processes, noise)(vocab_size=3)
+  schedule = (
+    sj.noise_schedules.LogLinear()
+    if noise == 'Absorbing'
+    else sj.noise_schedules.Geometric()
+  )
+  x_0 = jnp.tile(jnp.arange(3)[:, None], (100, 2))
+  kept = jnp.broadcast_to(jnp.array([True, False]), x_0.shape)
+
+  def nats_of(told):
+    def score_fn(x_t, sigma):
+      first = x_t[:, :1]
+      p_hat = jax.nn.one_hot(jnp.tile(first, (1, 2)), 3) if told else 1 / 3
+      p_hat = jnp.broadcast_to(p_hat, (*x_t.shape, 3))
+      em = jnp.expm1(sigma)[:, None, None]
+      if noise == 'Absorbing':
+        score = jnp.pad(p_hat / em, [(0, 0), (0, 0), (0, 1)])
+      else:
+        level = 1 + 3 / em * p_hat
+        score = level / jnp.take_along_axis(level, x_t[..., None], axis=-1)
+      # What is given has no noise.
+      given = jnp.all(first == x_0[:, :1])
+      return jnp.where(given, jnp.log(jnp.maximum(score, 1e-30)), jnp.nan)
+
+    return score_bound.bound(
+      score_fn,
+      jax.random.key(0),
+      x_0,
+      kept=kept,
+      process=process,
+      schedule=schedule,
+      points=8,
+    )
+
+  sure, open_ = nats_of(True), nats_of(False)
+  assert sure.weight.tolist() == [1.0] * 300
+  np.testing.assert_allclose(sure.nats, 0, atol=2e-3)
+  error = np.std(open_.nats) / np.sqrt(300)
+  assert abs(np.mean(open_.nats) - np.log(3)) < 4 * error + 2e-3
+
+
 def test_a_prompt_with_blanks_is_kept():
   system, params = made(), params_of()
   tokens = np.tile(np.arange(small.LENGTH, dtype=np.int32), (3, 1))
