@@ -5,9 +5,11 @@
 Reads the folders that `python -m sedd_jax.main` has written.  Characters are
 those trained on, repetitions counted; hours are those of the whole training,
 seconds a step those of its fastest stretch between two lines of metrics, which
-leave out compilation and evaluation.  With --sample one sequence is drawn
-besides, as the run's config says, compiled before: seconds a sample.  With
---add the runs that FILE has stay in it, but for those of the folders given.
+leave out compilation and evaluation.  With --unfinished runs may have been
+stopped: what training evaluated last stands for the rest.  With --sample one
+sequence is drawn besides, as the run's config says, compiled before: seconds a
+sample.  With --add the runs that FILE has stay in it, but for those of the
+folders given.
 """
 
 import argparse
@@ -27,7 +29,7 @@ def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
   return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def told(folder: pathlib.Path) -> dict[str, Any]:
+def told(folder: pathlib.Path, unfinished: bool) -> dict[str, Any]:
   """All that is kept of a run.
 
   Raises:
@@ -36,13 +38,19 @@ def told(folder: pathlib.Path) -> dict[str, Any]:
   try:
     config = config_checks.read(folder / flags.CONFIG_FILE)
     lines = lines_of(folder / 'metrics.jsonl')
-    evaluation = json.loads((folder / 'evaluation.json').read_text())
-    samples = lines_of(folder / 'samples.jsonl')
+    if unfinished:
+      evaluation = [x['validation'] for x in lines if 'validation' in x][-1]
+      samples = []
+    else:
+      evaluation = json.loads((folder / 'evaluation.json').read_text())
+      samples = lines_of(folder / 'samples.jsonl')
   except FileNotFoundError as error:
     missing = pathlib.Path(error.filename).name
     raise SystemExit(
       f'{folder} is no finished run: it has no {missing}'
     ) from error
+  except IndexError as error:
+    raise SystemExit(f'{folder} was not evaluated in training') from error
   per_step = config.training.batch_size * config.data.seq_len
   curve = [
     {
@@ -121,12 +129,15 @@ def main() -> None:
   )
   parser.add_argument('runs', nargs='+', type=pathlib.Path)
   parser.add_argument('--sample', action='store_true', help='time a sample')
+  parser.add_argument(
+    '--unfinished', action='store_true', help='of runs that were stopped'
+  )
   parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
   parser.add_argument(
     '--add', action='store_true', help="keep the output's other runs"
   )
   own = parser.parse_args()
-  runs = [told(folder) for folder in own.runs]
+  runs = [told(folder, own.unfinished) for folder in own.runs]
   if own.sample:
     for run, folder in zip(runs, own.runs):
       run['seconds_to_sample'] = seconds_to_sample(folder)

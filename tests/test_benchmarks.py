@@ -5,6 +5,7 @@ import json
 import math
 import pathlib
 import runpy
+import shutil
 import sys
 
 import pytest
@@ -209,6 +210,20 @@ def test_training_runs(result_of, trained, capsys):
   assert run['hours'] > 0 and len(run['samples']) == 4
   assert run['config']['data']['path'] == 'tiny.txt'
   assert '| tiny | sedd | absorbing |' in capsys.readouterr().out
+
+
+def test_runs_that_were_stopped(result_of, trained, tmp_path):
+  stopped = tmp_path / 'stopped'
+  stopped.mkdir()
+  for name in ('config.json', 'metrics.jsonl'):
+    shutil.copy(trained / name, stopped)
+  with pytest.raises(SystemExit, match=r'it has no evaluation\.json'):
+    result_of('training_runs', str(stopped), common=[])
+  asked = [str(stopped), '--unfinished']
+  result = result_of('training_runs', *asked, common=[])
+  (row,), (run,) = result['rows'], result['runs']
+  assert row['steps'] == 20 and row['bits'] == run['curve'][0]['bits']
+  assert row['sequences'] > 0 and not run['samples']
 
 
 def test_runs_are_added_to_those_of_before(result_of, trained, tmp_path):
