@@ -1,4 +1,6 @@
 import string
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -174,6 +176,38 @@ def test_a_faulty_vocabulary_is_named(tmp_path, text):
   (folder / 'encoder.json').write_text(text, 'utf-8')
   with pytest.raises(DataError, match='encoder.json'):
     tokenizers.make(str(folder))
+
+
+def test_a_tokenizer_of_the_hub(tmp_path, monkeypatch):
+  library = pytest.importorskip('tokenizers')
+  monkeypatch.chdir(tmp_path)
+  model = library.models.WordLevel({'the': 0, '[UNK]': 1}, '[UNK]')
+  library.Tokenizer(model).save(str(tmp_path / 'tokenizer.json'))
+  asked = []
+
+  def hf_hub_download(name, file):
+    asked.append((name, file))
+    if name != 'owner/name':
+      raise OSError('404:\nnot there')
+    return str(tmp_path / file)
+
+  hub = types.SimpleNamespace(hf_hub_download=hf_hub_download)
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  found = tokenizers.make('owner/name')
+  assert asked == [('owner/name', 'tokenizer.json')] and found.vocab_size == 2
+  # What a prepared folder is called by, and a config's name again.
+  assert found.name == tokenizers.file_name('owner/name')
+  with pytest.raises(DataError, match='no such file.*OSError: 404: not there'):
+    tokenizers.make('owner/other')
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
+  with pytest.raises(DataError, match=r"pip install 'sedd_jax\[hub\]'"):
+    tokenizers.make('owner/name')
+  # A path with a mistake in it is not asked for there.
+  (tmp_path / 'here').mkdir()
+  for path in ('here/name', '/owner/name', 'a/b/c', 'owner/tokenizer.json'):
+    with pytest.raises(DataError, match='no such file or folder[^,]*$'):
+      tokenizers.make(path)
+  assert len(asked) == 2
 
 
 def test_a_tokenizer_file(tmp_path):
