@@ -114,8 +114,8 @@ def find(path: str) -> list[pathlib.Path]:
   """The text files that a path stands for.
 
   Args:
-    path: a file, a folder (every file in it and below with a suffix of
-      `SUFFIXES`, in order of name), or several of them separated by commas.
+    path: a file, a folder (every file of `files_in` with a suffix of
+      `SUFFIXES`), or several of them separated by commas.
 
   Returns:
     At least one file.
@@ -129,11 +129,7 @@ def find(path: str) -> list[pathlib.Path]:
   parts = [path] if os.path.exists(path) else path.split(',')
   for part in (pathlib.Path(part.strip()) for part in parts):
     if part.is_dir():
-      inside = sorted(
-        file
-        for file in part.rglob('*')
-        if file.suffix.lower() in SUFFIXES and file.is_file()
-      )
+      inside = [f for f in files_in(part) if f.suffix.lower() in SUFFIXES]
       if not inside:
         raise DataError(
           f'{part}: no text files in this folder ({" ".join(SUFFIXES)})'
@@ -144,6 +140,20 @@ def find(path: str) -> list[pathlib.Path]:
     else:
       raise DataError(missing(part))
   return found
+
+
+def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The files in a folder and below, in order of name.
+
+  Hidden ones are left out, and those in hidden folders: the hub's library keeps
+  its books in `.cache`, under the names of the files that it fetched.
+  """
+  return sorted(
+    file
+    for file in folder.rglob('*')
+    if file.is_file()
+    and not any(part.startswith('.') for part in file.relative_to(folder).parts)
+  )
 
 
 def missing(path: pathlib.Path) -> str:

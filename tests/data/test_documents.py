@@ -387,9 +387,12 @@ def test_archives_in_archives_end(tmp_path):
 
 def test_find(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  for name in ('b.txt', 'a.jsonl', 'picture.png', 'sub/c.txt.gz', 'with,comma'):
+  for name in (
+    *('b.txt', 'a.jsonl', 'picture.png', 'sub/c.txt.gz', 'with,comma'),
+    *('.hidden.jsonl', '.cache/hub/b.txt', 'sub/.git/d.txt'),
+  ):
     path = pathlib.Path(name)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('x')
   (tmp_path / 'empty').mkdir()
 
@@ -401,6 +404,8 @@ def test_find(tmp_path, monkeypatch):
   assert found('.') == ['a.jsonl', 'b.txt', 'sub/c.txt.gz']
   assert found('with,comma') == ['with,comma']
   assert found('picture.png') == ['picture.png']
+  # Asked for by name, they are not left out.
+  assert found('.hidden.jsonl,.cache') == ['.hidden.jsonl', '.cache/hub/b.txt']
   with pytest.raises(DataError, match='nearest: b.txt'):
     documents.find('bb.txt')
   with pytest.raises(DataError, match='no text files'):
