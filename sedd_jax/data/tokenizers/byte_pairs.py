@@ -54,6 +54,7 @@ class BytePairs(Tokenizer):
   """
 
   unit = 'token'
+  adds_up = True
 
   def __init__(
     self,
