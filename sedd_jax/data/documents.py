@@ -9,7 +9,6 @@ document may hold is bounded by `MAX_BYTES`, what a file may swell to by
 import contextlib
 import gzip
 import hashlib
-import importlib
 import io
 import json
 import lzma
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 from sedd_jax.core import names
-from sedd_jax.data import tars, zstd
+from sedd_jax.data import parquets, tars, zstd
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.labelling import labels
 
@@ -50,8 +49,6 @@ _OPENERS: dict[str, Callable[..., Any]] = {
   '.xz': lzma.open,
   '.zst': zstd.opened,
 }
-# Where parquet files of the hub have the text.
-_COLUMNS = ('text', 'sentence')
 # openwebtext.tar.xz holds archives of text files.
 _MAX_DEPTH = 3
 _TAR_MAGIC = slice(257, 262)
@@ -117,8 +114,8 @@ def find(path: str) -> list[pathlib.Path]:
   """The text files that a path stands for.
 
   Args:
-    path: a file, a folder (every file in it and below with a suffix of
-      `SUFFIXES`, in order of name), or several of them separated by commas.
+    path: a file, a folder (every file of `files_in` with a suffix of
+      `SUFFIXES`), or several of them separated by commas.
 
   Returns:
     At least one file.
@@ -132,11 +129,7 @@ def find(path: str) -> list[pathlib.Path]:
   parts = [path] if os.path.exists(path) else path.split(',')
   for part in (pathlib.Path(part.strip()) for part in parts):
     if part.is_dir():
-      inside = sorted(
-        file
-        for file in part.rglob('*')
-        if file.suffix.lower() in SUFFIXES and file.is_file()
-      )
+      inside = [f for f in files_in(part) if f.suffix.lower() in SUFFIXES]
       if not inside:
         raise DataError(
           f'{part}: no text files in this folder ({" ".join(SUFFIXES)})'
@@ -147,6 +140,20 @@ def find(path: str) -> list[pathlib.Path]:
     else:
       raise DataError(missing(part))
   return found
+
+
+def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The files in a folder and below, in order of name.
+
+  Hidden ones are left out, and those in hidden folders: the hub's library keeps
+  its books in `.cache`, under the names of the files that it fetched.
+  """
+  return sorted(
+    file
+    for file in folder.rglob('*')
+    if file.is_file()
+    and not any(part.startswith('.') for part in file.relative_to(folder).parts)
+  )
 
 
 def missing(path: pathlib.Path) -> str:
@@ -209,7 +216,7 @@ def read_documents(
         for document in _documents(
           path.name, str(path), stream, 0, plain, field
         ):
-          swollen += len(document.data)
+          swollen += len(document.data) + len(document.label)
           if swollen > max(MAX_BYTES, MAX_SWELL * size):
             raise DataError(
               f'{path}: its text is more than {MAX_SWELL:,} times its '
@@ -377,41 +384,8 @@ def _text_of(value: Any) -> Any:
 
 
 def _parquet(where: str, stream: IO[bytes], field: str) -> Iterator[Document]:
-  try:
-    # Optional, and 55 MB large: not a dependency of the package.
-    parquet = importlib.import_module('pyarrow.parquet')
-  except ModuleNotFoundError as error:
-    raise DataError(
-      f"{where}: needs pyarrow: pip install 'sedd_jax[parquet]'"
-    ) from error
-  try:
-    table = parquet.ParquetFile(stream)
-  except ValueError as error:
-    raise DataError(f'{where}: not a parquet file: {error}') from error
-  there = table.schema_arrow.names
-  column = next((name for name in _COLUMNS if name in there), None)
-  if column is None:
-    raise DataError(
-      f"{where}: no column 'text'; {names.alternatives('text', there)}"
-    )
-  if field and field not in there:
-    raise DataError(
-      f'{where}: no column {field!r} for labels; '
-      f'{names.alternatives(field, there)}'
-    )
-  row = 0
-  wanted = list(dict.fromkeys([column, field or column]))
-  for batch in table.iter_batches(batch_size=1024, columns=wanted):
-    # Not in the order that was asked for.
-    texts, values = (
-      batch.column(batch.schema.get_field_index(name)).to_pylist()
-      for name in (column, field or column)
-    )
-    for text, value in zip(texts, values):
-      row += 1
-      if text:
-        place = f'{where}:row {row}'
-        label = ''
-        if field:
-          label = labels.of_value({field: value}, field, place)
-        yield Document(place, 0, text.encode('utf-8'), label)
+  for row, text, value in parquets.rows(where, stream, field):
+    place = f'{where}:row {row}'
+    _check_size(place, text.size)
+    label = labels.of_value({field: value}, field, place) if field else ''
+    yield Document(place, 0, text.to_pybytes(), label)

@@ -85,6 +85,32 @@ def flush_folder(path: pathlib.Path) -> None:
     os.close(handle)
 
 
+def make_folder(path: pathlib.Path) -> None:
+  """Makes a folder that may be there already.
+
+  Raises:
+    DataError: where it cannot be made.
+  """
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise DataError(f'{path}: cannot write: {error.strerror}') from error
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Replaces a file whole: a kill leaves what was there.
+
+  Raises:
+    DataError: where it cannot be written.
+  """
+  part = path.with_name(f'{path.name}.partial')
+  try:
+    part.write_text(text, 'utf-8')
+    os.replace(part, path)
+  except OSError as error:
+    raise DataError(f'{path}: cannot write: {error.strerror}') from error
+
+
 def write_json(
   path: pathlib.Path, value: Any, indent: int | None = None
 ) -> None:

@@ -17,7 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sedd_jax.core import names
-from sedd_jax.data import detokenizers, documents, pipeline, set_packing
+from sedd_jax.data import (
+  detokenizers,
+  documents,
+  durable,
+  pipeline,
+  set_packing,
+)
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.tokenizers import Tokenizer, storage_dtype
 
@@ -251,15 +257,15 @@ def write_last(
     How many were written.
 
   Raises:
-    DataError: for damaged files and what is no UTF-8; nothing is written.
+    DataError: for damaged files, what is no UTF-8, and where it cannot be
+      written; nothing is.
   """
+  # Before the reading, which takes hours of OpenWebText.
+  durable.make_folder(path.parent)
   last = collections.deque[documents.Document](maxlen=count)
   last.extend(documents.read_documents(files))
   texts = [json.dumps({'text': each.text()}) for each in last]
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(f'{path.name}.partial')
-  part.write_text(''.join(f'{text}\n' for text in texts), 'utf-8')
-  part.replace(path)
+  durable.write_text(path, ''.join(f'{text}\n' for text in texts))
   return len(texts)
 
 

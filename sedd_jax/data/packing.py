@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -108,32 +109,60 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
         shard = {name: entry[name] for name in _COUNTS}
         entry['shards'] = [shard | {'sha256': entry.pop('sha256')}]
     manifest = Manifest(**fields)
-    well_formed = (
-      manifest.division in DIVISIONS
-      and manifest.dtype in ('uint8', 'uint16', 'uint32')
-      and manifest.splits.keys() <= set(SPLITS)
-      and {'name', 'sha256'} <= manifest.tokenizer.keys()
-      and all(map(_adds_up, manifest.splits.values()))
-      and (manifest.labels is None or _labels_add_up(manifest))
-    )
+    fault = next(_faults(manifest), None)
   except DataError:
     raise
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise DataError(f'{path}: cannot be read ({error!r}); {again}') from error
-  if not well_formed:
-    raise DataError(f'{path}: not a manifest of prepared data; {again}')
+  if fault:
+    raise DataError(
+      f'{path}: not a manifest of prepared data: {fault}; {again}'
+    )
   return manifest
+
+
+def _faults(manifest: Manifest) -> Iterator[str]:
+  """The fields that are not of their form, or do not agree."""
+  if not isinstance(manifest.source, str):
+    yield 'source'
+  if manifest.division not in DIVISIONS:
+    yield 'division'
+  if manifest.dtype not in ('uint8', 'uint16', 'uint32'):
+    yield 'dtype'
+  if not _is_count(manifest.vocab_size):
+    yield 'vocab_size'
+  if manifest.unit not in ('character', 'byte', 'token'):
+    yield 'unit'
+  if not _is_named(manifest.tokenizer):
+    yield 'tokenizer'
+  if not all(map(_is_named, manifest.sources)):
+    yield 'sources'
+  if not manifest.splits.keys() <= set(SPLITS):
+    yield 'splits'
+  for split, entry in manifest.splits.items():
+    if not _adds_up(entry):
+      yield f'splits, {split}'
+  if manifest.labels is not None and not _labels_add_up(manifest):
+    yield 'labels'
+
+
+def _is_count(value: Any) -> bool:
+  return isinstance(value, int) and value >= 0
+
+
+def _is_named(value: dict[str, Any]) -> bool:
+  return all(isinstance(value[field], str) for field in ('name', 'sha256'))
 
 
 def _adds_up(entry: dict[str, Any]) -> bool:
   """Whether what a manifest says of a split is of its form, and agrees."""
   parts = entry['shards']
   counts = [part[name] for part in parts for name in _COUNTS]
-  if 'documents' in entry:
-    counts.append(entry['documents']['num_documents'])
+  indexes = [entry[what] for what in ('documents', 'labels') if what in entry]
+  counts += [index['num_documents'] for index in indexes]
   return (
-    all(isinstance(count, int) and count >= 0 for count in counts)
-    and all(isinstance(part['sha256'], str) for part in parts)
+    all(map(_is_count, counts))
+    and all(isinstance(part['sha256'], str) for part in [*parts, *indexes])
     and all(entry[n] == sum(part[n] for part in parts) for n in _COUNTS)
   )
 
@@ -283,7 +312,9 @@ def read_labels(
 def verify(folder: str | os.PathLike[str]) -> Manifest:
   """Reads a prepared folder whole: sizes, SHA-256 and range of the tokens.
 
-  The tokenizer's files, copied there, are held to the manifest too.
+  The tokenizer's files, copied there, are held to the manifest too, and to
+  these its unit and its characters, where they can be told by the tokens alone
+  (`Tokenizer.adds_up`).
 
   Raises:
     DataError: for whatever is wrong.
@@ -307,13 +338,23 @@ def verify(folder: str | os.PathLike[str]) -> Manifest:
         raise DataError(f'{path}: not where documents begin, in their order')
     if manifest.labels is not None:
       _check_labels(folder, manifest, split)
-  _check_tokenizer(folder, manifest)
+  tokenizer = _check_tokenizer(folder, manifest)
+  if tokenizer.adds_up:
+    for _, name, shard in token_files(manifest):
+      path = pathlib.Path(folder, name)
+      tokens = mapped(path, manifest.storage, shard['num_tokens'])
+      found = tokenizer.num_characters(tokens)
+      if found != shard['num_characters']:
+        raise DataError(
+          f'{path}: {found:,} characters (or bytes), where the manifest says '
+          f'{shard["num_characters"]:,}; prepare the data again'
+        )
   return manifest
 
 
 def _check_tokenizer(
   folder: str | os.PathLike[str], manifest: Manifest
-) -> None:
+) -> Tokenizer:
   name = manifest.tokenizer['name']
   if name in tokenizers.TOKENIZERS:
     found = tokenizers.make(name, [folder])
@@ -328,12 +369,14 @@ def _check_tokenizer(
   for what, own, wanted in (
     ('sha256', found.sha256, manifest.tokenizer['sha256']),
     ('tokens', found.vocab_size, manifest.vocab_size),
+    ('unit', found.unit, manifest.unit),
   ):
     if own != wanted:
       raise DataError(
         f'{folder}: its tokenizer is not that of the manifest, {name!r}: '
         f'{what} {own}, where the manifest says {wanted}'
       )
+  return found
 
 
 def _check_labels(

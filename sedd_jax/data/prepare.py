@@ -41,6 +41,7 @@ from sedd_jax.data import (
   corpora,
   documents,
   downloads,
+  durable,
   evaluation_sets,
   packing,
   published,
@@ -176,7 +177,8 @@ def _prepare_streamed(
     ]
     if not written.done:
       _write_streamed(written, files, recipe, tokenizer, arguments.workers)
-      if division == 'position' and not written.held_out:
+      some = written.num_tokens('train')
+      if division == 'position' and some and not written.held_out:
         written.hold_out(fraction)
       _check_splits(written, source, division, fraction)
 
@@ -341,7 +343,7 @@ def prepare_tfds(arguments: argparse.Namespace) -> None:
 def prepare_gpt2(arguments: argparse.Namespace) -> None:
   """GPT-2's `encoder.json` and `vocab.bpe`, downloaded or copied, checked."""
   output = pathlib.Path(arguments.output)
-  output.mkdir(parents=True, exist_ok=True)
+  durable.make_folder(output)
   for name, sha256 in tokenizers.GPT2_FILES.items():
     url = tokenizers.GPT2_URL + name
     target = output / name
@@ -375,10 +377,8 @@ def prepare_words(arguments: argparse.Namespace) -> None:
     texts += [pair.source for pair in read]
   counts = tokenizers.word_counts(texts)
   text = tokenizers.words_file(counts, arguments.more_than)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(f'{path.name}.partial')
-  part.write_text(text, 'utf-8')
-  part.replace(path)
+  durable.make_folder(path.parent)
+  durable.write_text(path, text)
   size = tokenizers.make(str(path.parent)).vocab_size
   print(
     f'{path}: {size:,} words of {len(counts):,}, 4 of them special; use it '
@@ -438,7 +438,7 @@ def _located(arguments: argparse.Namespace, output: pathlib.Path) -> Any:
   except DataError:
     published = downloads.PUBLISHED[source]
     print(f'downloading {published.url} ({published.zip_size / 1e6:.0f} MB)')
-    output.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(output)
     file = output / f'{source}.zip'
     downloads.fetch(
       published.url,
@@ -589,6 +589,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     (prepare_tfds if arguments.tfds else COMMANDS[source])(arguments)
   except DataError as error:
     print(f'error: {error}', file=sys.stderr)
+    return 1
+  except OSError as error:
+    # Of the place, not of the text: --output or --input, and what is in them.
+    place = error.filename or arguments.output
+    print(f'error: {place}: {error.strerror or error}', file=sys.stderr)
     return 1
   except KeyboardInterrupt:
     kept = (

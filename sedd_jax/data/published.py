@@ -155,7 +155,8 @@ def find(source: str, path: str) -> list[pathlib.Path]:
     path: a folder, or files separated by commas.
 
   Returns:
-    Of a folder: archives, and files named as a split is, in order of name.
+    Of a folder: archives, and files named as a split is, in order of name, of
+    `documents.files_in`.
 
   Raises:
     DataError: if there are none, and for a file that is of no split, which
@@ -173,15 +174,12 @@ def find(source: str, path: str) -> list[pathlib.Path]:
           f'{CORPORA[source].files}'
         )
     return named
-  found = sorted(
+  found = [
     file
-    for file in folder.rglob('*')
-    if file.is_file()
-    and (
-      file.name.lower().endswith(_ARCHIVES)
-      or _split_of_path(file.relative_to(folder).as_posix(), source)
-    )
-  )
+    for file in documents.files_in(folder)
+    if file.name.lower().endswith(_ARCHIVES)
+    or _split_of_path(file.relative_to(folder).as_posix(), source)
+  ]
   if not found:
     raise DataError(
       f'{folder}: no files of {source}; wanted: {CORPORA[source].files}'

@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from sedd_jax.data import DataError, documents, tars
+from sedd_jax.data import DataError, documents, parquets, tars
 
 
 def texts(*paths):
@@ -91,6 +91,147 @@ def test_parquet(tmp_path):
   (tmp_path / 'c.parquet').write_bytes(b'no parquet at all')
   with pytest.raises(DataError, match='c.parquet'):
     texts(tmp_path / 'c.parquet')
+
+
+def test_a_row_that_parquet_packs_small_fills_no_memory(tmp_path, monkeypatch):
+  """A text that is stored once, and is there a thousand times."""
+  pyarrow = pytest.importorskip('pyarrow')
+  parquet = pytest.importorskip('pyarrow.parquet')
+  path, size = tmp_path / 'a.parquet', 2**19
+  none = pyarrow.array([0, None] * 500, pyarrow.int32())
+  text = pyarrow.DictionaryArray.from_arrays(none, pyarrow.array(['a' * size]))
+  parquet.write_table(
+    pyarrow.table({'text': text}), path, compression='zstd', store_schema=False
+  )
+  assert path.stat().st_size < 1000
+  before = pyarrow.total_allocated_bytes()
+  tracemalloc.start()
+  found = documents.read_documents([path])
+  first = next(found)
+  # What is held while the first of them is in hand.
+  taken = pyarrow.total_allocated_bytes() - before
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert (first.where, first.data) == (f'{path}:row 1', b'a' * size)
+  assert taken < 8 * size and peak < 8 * size
+  assert sum(1 for _ in found) == 499
+  monkeypatch.setattr(documents, 'MAX_BYTES', size - 1)
+  with pytest.raises(DataError, match=r'a.parquet:row 1: more than 524,287 by'):
+    texts(path)
+  monkeypatch.setattr(documents, 'MAX_BYTES', 10 * size)
+  with pytest.raises(DataError, match='its text is more than 1,000 times'):
+    texts(path)
+
+
+def test_rows_that_parquet_tells_by_those_before_fill_no_memory(tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  parquet = pytest.importorskip('pyarrow.parquet')
+  path, size = tmp_path / 'a.parquet', 2**17
+  parquet.write_table(
+    pyarrow.table({'text': ['a' * size] * 200}),
+    path,
+    compression='zstd',
+    use_dictionary=False,
+    column_encoding='DELTA_BYTE_ARRAY',
+  )
+  assert path.stat().st_size < 2000
+  before = pyarrow.total_allocated_bytes()
+  found = documents.read_documents([path])
+  assert next(found).data == b'a' * size
+  assert pyarrow.total_allocated_bytes() - before < 8 * size
+  assert sum(1 for _ in found) == 199
+
+
+@pytest.mark.parametrize(
+  'encoding', ['PLAIN', 'DELTA_BYTE_ARRAY', 'RLE_DICTIONARY']
+)
+@pytest.mark.parametrize('name', ['string', 'large_string', 'string_view'])
+def test_parquet_of_any_text(tmp_path, monkeypatch, encoding, name):
+  pyarrow = pytest.importorskip('pyarrow')
+  parquet = pytest.importorskip('pyarrow.parquet')
+  rows = [None, 'one', '', 'zwei \u00e4', 'one', None, 'one and', 'one andmore']
+  table = pyarrow.table(
+    {
+      'id': range(8),
+      'text': pyarrow.array(rows, getattr(pyarrow, name)()),
+      'kind': [3, 1, 4, 1, 5, 9, 2, 6],
+    }
+  )
+  path = tmp_path / 'a.parquet'
+  how = {'use_dictionary': False, 'column_encoding': {'text': encoding}}
+  how = {} if encoding == 'RLE_DICTIONARY' else how
+  parquet.write_table(table, path, row_group_size=5, **how)
+  found = parquet.ParquetFile(path).metadata.row_group(0).column(1)
+  assert encoding in found.encodings
+  monkeypatch.setattr(parquets, '_ROWS', 2)
+  found = list(documents.read_documents([path], label='kind'))
+  assert [d.data.decode() for d in found] == [row for row in rows if row]
+  assert [d.label for d in found] == ['1', '1', '5', '2', '6']
+  places = [d.where.removeprefix(f'{path}:row ') for d in found]
+  assert places == ['2', '4', '5', '7', '8']
+
+
+def test_few_long_rows_are_read_at_once(tmp_path, monkeypatch):
+  pyarrow = pytest.importorskip('pyarrow')
+  parquet = pytest.importorskip('pyarrow.parquet')
+  size, path = 2**12, tmp_path / 'a.parquet'
+  rows = [f'{i:0{size}}' for i in range(64)]
+  parquet.write_table(pyarrow.table({'text': rows}), path, use_dictionary=False)
+  monkeypatch.setattr(parquets, '_BYTES', 4 * size + 500)
+  before = pyarrow.total_allocated_bytes()
+  found = documents.read_documents([path])
+  next(found)
+  # The page itself is not in it: pyarrow hands it out in pieces.
+  page = 64 * (size + 4)
+  assert pyarrow.total_allocated_bytes() - before < page + 8 * size
+  assert sum(1 for _ in found) == 63
+
+
+@pytest.mark.parametrize(
+  'rows, told',
+  [
+    ([b'a', b'b'], "column 'text' holds no texts .string. but binary"),
+    ([1, 2], "column 'text' holds no texts .string. but int64"),
+    ([['a'], []], "column 'text' holds no texts .string. but list<"),
+    ([{'a': 'b'}], "column 'text' holds no texts .string. but struct<"),
+  ],
+)
+def test_parquet_without_texts_is_named(tmp_path, rows, told):
+  pyarrow = pytest.importorskip('pyarrow')
+  parquet = pytest.importorskip('pyarrow.parquet')
+  parquet.write_table(pyarrow.table({'text': rows}), tmp_path / 'a.parquet')
+  with pytest.raises(DataError, match=f'a.parquet: {told}'):
+    texts(tmp_path / 'a.parquet')
+  table = pyarrow.table({'text': ['a'] * len(rows), 'kind': rows})
+  parquet.write_table(table, tmp_path / 'b.parquet')
+  if not isinstance(rows[0], int):
+    with pytest.raises(DataError, match="b.parquet: column 'kind' holds no la"):
+      list(documents.read_documents([tmp_path / 'b.parquet'], label='kind'))
+
+
+def test_faulty_bytes_in_parquet_are_named(tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  parquet = pytest.importorskip('pyarrow.parquet')
+  faulty = pyarrow.array([b'good', b'b\xff'])
+  column = pyarrow.Array.from_buffers(pyarrow.string(), 2, faulty.buffers())
+  path = tmp_path / 'a.parquet'
+  parquet.write_table(pyarrow.table({'text': column}), path)
+  found = list(documents.read_documents([path]))
+  assert found[1].data == b'b\xff'
+  with pytest.raises(DataError, match='a.parquet:row 2: invalid UTF-8 .* off'):
+    found[1].text()
+  parquet.write_table(pyarrow.table({'text': [None, None]}), path)
+  assert texts(path) == []
+  parquet.write_table(
+    pyarrow.table({'text': ['abc' * i for i in range(2000)]}),
+    path,
+    use_dictionary=False,
+  )
+  data = bytearray(path.read_bytes())
+  data[4:3000] = b'\xff' * 2996
+  path.write_bytes(data)
+  with pytest.raises(DataError, match='a.parquet: cannot be read to its end'):
+    texts(path)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +387,12 @@ def test_archives_in_archives_end(tmp_path):
 
 def test_find(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  for name in ('b.txt', 'a.jsonl', 'picture.png', 'sub/c.txt.gz', 'with,comma'):
+  for name in (
+    *('b.txt', 'a.jsonl', 'picture.png', 'sub/c.txt.gz', 'with,comma'),
+    *('.hidden.jsonl', '.cache/hub/b.txt', 'sub/.git/d.txt'),
+  ):
     path = pathlib.Path(name)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('x')
   (tmp_path / 'empty').mkdir()
 
@@ -260,6 +404,8 @@ def test_find(tmp_path, monkeypatch):
   assert found('.') == ['a.jsonl', 'b.txt', 'sub/c.txt.gz']
   assert found('with,comma') == ['with,comma']
   assert found('picture.png') == ['picture.png']
+  # Asked for by name, they are not left out.
+  assert found('.hidden.jsonl,.cache') == ['.hidden.jsonl', '.cache/hub/b.txt']
   with pytest.raises(DataError, match='nearest: b.txt'):
     documents.find('bb.txt')
   with pytest.raises(DataError, match='no text files'):

@@ -250,6 +250,28 @@ def test_what_prepare_does_not_take(tmp_path, capsys, arguments, told):
   assert told in capsys.readouterr().err
 
 
+def test_a_kill_leaves_the_labels_of_a_run(tmp_path, monkeypatch):
+  """A run that goes on writes what is there already."""
+
+  class Killed(BaseException):
+    pass
+
+  def killed(path, text, *args, **kwargs):
+    with open(path, 'w') as stream:
+      stream.write(text[:5])
+    raise Killed
+
+  labels.write_run(tmp_path, ('news', 'verse'))
+  monkeypatch.setattr(pathlib.Path, 'write_text', killed)
+  with pytest.raises(Killed):
+    labels.write_run(tmp_path, ('news', 'verse'))
+  assert labels.read_run(tmp_path) == ('news', 'verse')
+  monkeypatch.undo()
+  labels.write_run(tmp_path, ('a',))
+  assert labels.read_run(tmp_path) == ('a',)
+  assert [path.name for path in tmp_path.iterdir()] == [labels.RUN_FILE]
+
+
 def test_labels_of_a_run(tmp_path):
   assert labels.read_run(tmp_path) is None
   labels.write_run(tmp_path, ('ä', 'b'))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sedd_jax.data import DataError, durable, packing, tokenizers, writer
+from tests.data.toys import tiny_bpe
 
 
 def write(folder, tokenizer='text8', overwrite=False, **splits):
@@ -135,7 +136,15 @@ def test_a_tokenizer_that_is_not_the_manifest_s_is_found(tmp_path):
   'fields, text',
   [
     ({'format': 99}, 'format 99'),
-    ({'dtype': 'float32'}, 'not a manifest'),
+    ({'dtype': 'float32'}, 'not a manifest of prepared data: dtype'),
+    ({'vocab_size': '256'}, 'not a manifest of prepared data: vocab_size'),
+    ({'tokenizer': {'name': 3, 'sha256': ''}}, 'not a .* data: tokenizer'),
+    ({'tokenizer': {'name': 'text8'}}, "cannot be read .KeyError.'sha256'"),
+    ({'tokenizer': 'text8'}, 'cannot be read'),
+    ({'unit': 'letter'}, 'not a manifest of prepared data: unit'),
+    ({'source': 3}, 'not a manifest of prepared data: source'),
+    ({'sources': [{'name': 'a', 'sha256': 3}]}, 'not a .* data: sources'),
+    ({'sources': 3}, 'cannot be read'),
     ({'division': 'x'}, 'not a manifest'),
     ({'splits': {'../x': {'num_tokens': 1, 'num_characters': 1}}}, 'not a man'),
     ({'splits': {'train': {}}}, 'cannot be read'),
@@ -157,6 +166,57 @@ def test_faulty_manifests_are_named(tmp_path, fields, text):
   change(tmp_path, **fields)
   with pytest.raises(DataError, match=text):
     packing.read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize('what', ['documents', 'labels'])
+@pytest.mark.parametrize(
+  'index, text',
+  [
+    ({'num_documents': 1}, "KeyError.'sha256'"),
+    ({'num_documents': 1, 'sha256': 3}, 'not a man.* data: splits, train'),
+    ({'num_documents': '1', 'sha256': ''}, 'not a man.* data: splits, train'),
+    (3, 'cannot be read'),
+  ],
+)
+def test_faulty_indexes_are_named(tmp_path, what, index, text):
+  write(tmp_path, train=[1])
+  fields = json.loads((tmp_path / packing.MANIFEST).read_text())
+  fields['splits']['train'][what] = index
+  change(tmp_path, **fields)
+  with pytest.raises(DataError, match=text):
+    packing.verify(tmp_path)
+
+
+def test_characters_and_unit_that_are_not_the_tokens_are_found(tmp_path):
+  folder = tiny_bpe(tmp_path)
+  tokenizer = tokenizers.make(str(folder))
+  # Pieces of one to four characters, a character of two bytes, and the end.
+  tokens = np.array([*'ä'.encode(), 256, 257, 258, 259, 33] * 9)
+  path = tmp_path / 'd'
+  with writer.Writer(
+    path,
+    source='text_file',
+    division='position',
+    tokenizer=tokenizer,
+    shard_bytes=30,
+  ) as written:
+    written.append('train', tokens, tokenizer.num_characters(tokens))
+  manifest = packing.verify(path)
+  assert manifest.splits['train']['num_characters'] == 9 * (1 + 2 + 3 + 4 + 1)
+  splits = json.loads(json.dumps(manifest.splits))
+  for entry in (splits['train'], splits['train']['shards'][1]):
+    entry['num_characters'] -= 1
+  change(path, splits=splits)
+  packing.read_manifest(path)
+  with pytest.raises(
+    DataError, match='train-00001.bin: .* characters .* where'
+  ):
+    packing.verify(path)
+  change(path, splits=manifest.splits, unit='byte')
+  with pytest.raises(
+    DataError, match='unit token, where the manifest says byt'
+  ):
+    packing.verify(path)
 
 
 def test_a_manifest_cut_short_is_named(tmp_path):

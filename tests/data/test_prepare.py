@@ -1,8 +1,10 @@
+import errno
 import functools
 import hashlib
 import http.server
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -271,6 +273,61 @@ def test_mistakes_are_told_in_one_line(arguments, text, capsys):
   assert error.startswith('error: ') and text in error
   assert error.count('\n') == 1
   assert not pathlib.Path('data_cache').exists()
+
+
+@pytest.mark.parametrize('text', ['', '<|endoftext|>\n\n', 'a'])
+@pytest.mark.parametrize('split_by', ['position', 'document'])
+def test_too_little_text_is_told(text, split_by, capsys):
+  pathlib.Path('a.txt').write_text(text)
+  arguments = ['text_file', '--input', 'a.txt', '--tokenizer', 'text8']
+  arguments += ['--split-by', split_by, '--output', 'd']
+  assert prepare.main(arguments) == 1
+  error = capsys.readouterr().err.splitlines()[-1]
+  assert re.match('error: the (train|validation) split is empty: too l', error)
+  assert not pathlib.Path('d').exists()
+
+
+@pytest.mark.parametrize('place', ['file', 'file/below', 'shut'])
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    ['gpt2'],
+    ['held-out', '--input', 'in/a.jsonl'],
+    ['train-words', '--input', 'pairs.tsv'],
+    ['text_file', '--input', 'in/a.jsonl'],
+    ['text8'],
+  ],
+)
+def test_an_output_that_cannot_be_written_is_named(
+  arguments, place, no_network, monkeypatch, capsys
+):
+  pathlib.Path('file').write_text('not a folder')
+  pathlib.Path('pairs.tsv').write_text('one\ttwo\n')
+  write_jsonl('in/a.jsonl', lines(9))
+  made = pathlib.Path.mkdir
+
+  def mkdir(path, *args, **kwargs):
+    # A test may run as root, which may write anywhere.
+    if path.parts[0] == 'shut':
+      raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+    made(path, *args, **kwargs)
+
+  monkeypatch.setattr(pathlib.Path, 'mkdir', mkdir)
+  assert prepare.main([*arguments, '--output', place]) == 1
+  error = capsys.readouterr().err.splitlines()[-1]
+  assert error.startswith(f'error: {place}: cannot write: ')
+  assert pathlib.Path('file').read_text() == 'not a folder'
+
+
+def test_what_else_the_system_refuses_is_told_in_one_line(monkeypatch, capsys):
+  def refused(path, *args, **kwargs):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  pathlib.Path('a.txt').write_text('some text')
+  monkeypatch.setattr(documents, 'sha256', refused)
+  arguments = ['text_file', '--input', 'a.txt', '--tokenizer', 'bytes']
+  assert prepare.main([*arguments, '--output', 'd']) == 1
+  assert capsys.readouterr().err == 'error: a.txt: Permission denied\n'
 
 
 def test_verify(capsys):

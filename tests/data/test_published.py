@@ -211,6 +211,44 @@ def test_parquet_of_the_hub(monkeypatch, capsys):
   }
 
 
+@pytest.mark.parametrize('source', ['wikitext2', 'wikitext103', 'lambada'])
+def test_the_hub_s_books_are_no_text(monkeypatch, source):
+  """As huggingface_hub leaves a `local_dir`, which is fetched to twice."""
+  parts = ('train-00000-of-00001', 'validation-00000-of-00001')
+
+  def snapshot_download(name, *, allow_patterns, local_dir, **options):
+    [pattern] = allow_patterns
+    inside = pathlib.Path(pattern).parent
+    books = pathlib.Path(local_dir, '.cache', 'huggingface')
+    for folder in (
+      pathlib.Path(local_dir, inside),
+      books / 'download' / inside,
+    ):
+      folder.mkdir(parents=True, exist_ok=True)
+    (books / '.gitignore').write_text('*')
+    for part in parts:
+      # In place of parquet, which needs a library.
+      pathlib.Path(local_dir, inside, f'{part}.jsonl').write_text(
+        f'"{part[:5]} text"\n'
+      )
+      kept = books / 'download' / inside / f'{part}.jsonl'
+      kept.with_name(f'{kept.name}.metadata').write_text('b08\n"e1"\n17.5\n')
+      kept.with_name(f'{kept.name}.lock').write_text('')
+      kept.with_name(f'{kept.name}.e1.incomplete').write_text('"tr')
+
+  library = types.SimpleNamespace(snapshot_download=snapshot_download)
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', library)
+  arguments = [source, '--tokenizer', 'bytes', '--output', 'd']
+  for _ in range(2):
+    assert prepare.main([*arguments, '--workers', '1', '--overwrite']) == 0
+    assert {k: v.strip() for k, v in text_of('d', source).items()} == {
+      'train': 'train text',
+      'validation': 'valid text',
+    }
+    names = [entry['name'] for entry in packing.read_manifest('d').sources]
+    assert names == [f'{part}.jsonl' for part in parts]
+
+
 @pytest.mark.parametrize('source', published.HUB)
 def test_without_the_hub_it_says_what_to_put_where(source, monkeypatch, capsys):
   def refused(*args, **kwargs):

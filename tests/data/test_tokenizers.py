@@ -1,3 +1,5 @@
+import functools
+import re
 import string
 import sys
 import types
@@ -145,6 +147,68 @@ def test_byte_pairs_encode(tmp_path, monkeypatch, library):
   [stored] = tokenizer.encode_documents([Document('x', 0, text.encode())])
   np.testing.assert_array_equal(stored, tokenizer.encode(text))
   assert stored.dtype == np.uint16
+
+
+def some_texts(rng, signs, count):
+  for _ in range(count):
+    lengths = rng.integers(1, 9, size=rng.integers(1, 12))
+    yield ''.join(str(rng.choice(signs)) * n for n in lengths)
+
+
+# \x1c is white to Python alone.
+SIGNS = [
+  *" \t\n\r\u3000\xa0\x85\x1c\u200b'stheX19!",
+  " '",
+  ' \n',
+  '<|endoftext|>',
+]
+
+
+def test_texts_are_cut_where_words_are():
+  """Held to GPT-2's expression, for signs that Python tells apart alike."""
+  words = re.compile(
+    r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+"
+  )
+  rng = np.random.default_rng(0)
+  cuts = 0
+  for text in some_texts(rng, [sign for sign in SIGNS if sign != '\x1c'], 500):
+    for long in (2, 4):
+      found = list(byte_pairs.parts(text, long))
+      assert ''.join(part for part, _ in found) == text
+      cut = [
+        word
+        for part, is_word in found
+        for word in ([part] if is_word else words.findall(part))
+      ]
+      assert cut == words.findall(text)
+      cuts += len(found) > 1
+  assert cuts > 300
+  assert [*byte_pairs.parts(' ' * 9, 2)] == [
+    ('', False),
+    (' ' * 9, True),
+    ('', False),
+  ]
+  assert [*byte_pairs.parts('\x1c' * 9, 2)] == [('\x1c' * 9, False)]
+
+
+def test_white_space_of_any_length_has_its_tokens(tmp_path, monkeypatch):
+  pytest.importorskip('tiktoken')
+  space, line = '\u0120', '\u010a'
+  merges = [(space, space), (2 * space, space), (line, line), (line, space)]
+  tokenizer = tokenizers.make(str(tiny_bpe(tmp_path, merges=merges)))
+  rng = np.random.default_rng(1)
+  texts = list(some_texts(rng, SIGNS, 200))
+  wanted = [tokenizer.encode(text).tolist() for text in texts]
+  whole = byte_pairs.parts
+  for long in (2, 5):
+    with monkeypatch.context() as patch:
+      patch.setattr(byte_pairs, 'parts', functools.partial(whole, long=long))
+      assert [tokenizer.encode(text).tolist() for text in texts] == wanted
+  # More than the library reads, and of one space the word behind is told.
+  data = b'a' + 1_000_002 * b' ' + b'b'
+  [stored] = tokenizer.encode_documents([Document('x', 0, data)])
+  assert stored[0] == 97 and set(stored[1:500_000]) == {256}
+  assert stored[500_000:].tolist() == [257, 32, 98]
 
 
 def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):

@@ -5,10 +5,11 @@ import pathlib
 
 from sedd_jax.data.tokenizers import byte_pairs
 
+MERGES = (('t', 'h'), ('th', 'e'), ('\u0120', 'the'))
 
-def tiny_bpe(folder, name='tiny'):
-  """A byte-level BPE of 256 bytes, three merges and the end of text."""
-  merges = [('t', 'h'), ('th', 'e'), ('\u0120', 'the')]
+
+def tiny_bpe(folder, name='tiny', merges=MERGES):
+  """A byte-level BPE of 256 bytes, a few merges and the end of text."""
   characters = byte_pairs.byte_characters()
   tokens = [characters[byte] for byte in range(256)]
   tokens += [''.join(pair) for pair in merges] + ['<|endoftext|>']

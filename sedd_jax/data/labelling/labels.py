@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sedd_jax.core import names
+from sedd_jax.data import durable
 from sedd_jax.data.errors import DataError
 
 # The names of files and folders, in place of a field's name.
@@ -220,9 +221,13 @@ class Index(NamedTuple):
 
 
 def write_run(folder: pathlib.Path, known: Sequence[str]) -> None:
-  """Writes the labels of a run, in the order of their numbers."""
+  """Writes the labels of a run, in the order of their numbers; whole, or not.
+
+  Raises:
+    DataError: where they cannot be written.
+  """
   text = json.dumps(list(known), ensure_ascii=False, indent=1)
-  (folder / RUN_FILE).write_text(text + '\n', 'utf-8')
+  durable.write_text(folder / RUN_FILE, text + '\n')
 
 
 def read_run(folder: pathlib.Path) -> tuple[str, ...] | None:

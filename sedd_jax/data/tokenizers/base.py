@@ -38,12 +38,15 @@ class Tokenizer(abc.ABC):
     unit: what a token is: 'character', 'byte' or 'token'.
     separator: id that stands where two documents of a corpus meet, or None.
     files: the files it was made from, by the names they are published under.
+    adds_up: whether the characters of some tokens are the sum of each one's,
+      whatever stands beside it.
   """
 
   name: str
   vocab_size: int
   unit: str
   separator: int | None = None
+  adds_up: bool = False
   files: Mapping[str, pathlib.Path] = types.MappingProxyType({})
 
   @property

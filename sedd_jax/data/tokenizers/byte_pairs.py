@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -39,6 +40,11 @@ END_OF_TEXT = '<|endoftext|>'
 _GPT2_WORDS = (
   r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 )
+# Unicode's White_Space, which is what tiktoken takes \s for, not Python.
+_WHITE = '\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000'
+# tiktoken keeps a way back to each sign of a run of white space that it reads,
+# a million at most.
+_LONG = 2**19
 
 
 class BytePairs(Tokenizer):
@@ -48,6 +54,7 @@ class BytePairs(Tokenizer):
   """
 
   unit = 'token'
+  adds_up = True
 
   def __init__(
     self,
@@ -155,19 +162,30 @@ class BytePairs(Tokenizer):
   def _encode_batch(self) -> Callable[[list[str]], Iterable[ArrayLike]]:
     if tiktoken := optional_library('tiktoken'):
       special = {} if self.separator is None else {END_OF_TEXT: self.separator}
-      encoding = tiktoken.Encoding(
-        self.name,
-        pat_str=_GPT2_WORDS,
-        mergeable_ranks={
-          piece: rank
-          for rank, piece in enumerate(self._pieces)
-          if rank != self.separator
-        },
-        special_tokens=special,
+      of_words, of_one_word = (
+        tiktoken.Encoding(
+          self.name,
+          pat_str=pattern,
+          mergeable_ranks={
+            piece: rank
+            for rank, piece in enumerate(self._pieces)
+            if rank != self.separator
+          },
+          special_tokens=special,
+        )
+        for pattern in (_GPT2_WORDS, '(?s:.+)')
       )
-      return lambda texts: [
-        encoding.encode_to_numpy(text, disallowed_special=()) for text in texts
-      ]
+
+      def encoded(text: str) -> np.ndarray:
+        ids = [
+          (of_one_word if is_word else of_words).encode_to_numpy(
+            part, disallowed_special=()
+          )
+          for part, is_word in parts(text)
+        ]
+        return ids[0] if len(ids) == 1 else np.concatenate(ids)
+
+      return lambda texts: [encoded(text) for text in texts]
     if hub := optional_library('tokenizers'):
       model = hub.models.BPE.from_file(*map(str, self.files.values()))
       tokenizer = hub.Tokenizer(model)
@@ -179,6 +197,34 @@ class BytePairs(Tokenizer):
       f'tokenizer {self.name!r} needs tiktoken or tokenizers to encode text: '
       f'{NEEDS_EXTRA}'
     )
+
+
+def parts(text: str, long: int = _LONG) -> Iterator[tuple[str, bool]]:
+  """A text, cut where GPT-2's words begin and end, by its long white space.
+
+  A run of white space begins a word, since no other word goes on into one; it
+  is one word without its last sign, which belongs to what follows, or with it
+  where the text ends.
+
+  Args:
+    text: any.
+    long: signs of a run that is cut out, 2 or more.
+
+  Yields:
+    The parts in their order, and whether each is one word; not, it may have
+    many words or none.
+
+  >>> list(parts('a   b ', long=3))
+  [('a', False), ('  ', True), (' b ', False)]
+  """
+  begin = 0
+  if len(text) >= long:
+    for run in re.finditer(f'[{_WHITE}]{{{long},}}', text):
+      end = run.end() - (run.end() < len(text))
+      yield text[begin : run.start()], False
+      yield text[run.start() : end], True
+      begin = end
+  yield text[begin:], False
 
 
 def gpt2(folders: Iterable[str | os.PathLike[str]] = ()) -> BytePairs:

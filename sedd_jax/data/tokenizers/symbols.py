@@ -68,6 +68,7 @@ class Text8(Tokenizer):
   name = 'text8'
   vocab_size = 27
   unit = 'character'
+  adds_up = True
   separator = 0
 
   @property
@@ -119,6 +120,7 @@ class Bytes(Tokenizer):
   name = 'bytes'
   vocab_size = 256
   unit = 'byte'
+  adds_up = True
   separator = ord('\n')
 
   @property
