@@ -289,6 +289,11 @@ def _check_rules(config: config_dict.ConfigDict) -> None:
         raise ConfigError(
           f"data.{name} is of data.source='seq2seq', not {config.data.source!r}"
         )
+  if config.sampling.choice and config.sampling.num_samples < 2:
+    raise ConfigError(
+      f'sampling.choice={config.sampling.choice!r} is among the samples of a '
+      'prompt: sampling.num_samples must be at least 2'
+    )
   if config.sampling.pairs:
     _check_pairs(config)
 
@@ -308,7 +313,8 @@ def _check_best(training: config_dict.ConfigDict) -> None:
 _OF_FREE = (
   *('sampling.prompt', 'sampling.suffix', 'sampling.prompts'),
   *('sampling.contains', 'sampling.avoids', 'sampling.regex'),
-  *('sampling.json_schema', 'sampling.label', 'eval.judge', 'eval.mauve'),
+  *('sampling.json_schema', 'sampling.label', 'sampling.choice'),
+  *('eval.judge', 'eval.mauve'),
   *('eval.temperatures', 'eval.steps', 'eval.control'),
   *('sampling.control', 'sampling.control_length'),
 )

@@ -549,6 +549,12 @@ FIELDS: dict[str, Field] = {
     'File of JSON lines, each num_samples samples with a prompt, suffix, '
     'contains, avoids, regex, json_schema, ends, label of its own.',
   ),
+  'sampling.choice': Field(
+    '',
+    'mbr: of the samples of each prompt the one of least risk is told, that '
+    'nearest to the others by BLEU; empty: none is chosen.',
+    ('', 'mbr'),
+  ),
   'sampling.pairs': Field(
     '',
     'seq2seq: pairs whose targets are written, all, in their order: a split '

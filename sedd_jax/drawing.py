@@ -16,6 +16,7 @@ from sedd_jax.evaluation import (
   generate,
   report,
 )
+from sedd_jax.samplers import mbr
 
 
 class Asked(NamedTuple):
@@ -106,6 +107,27 @@ def drawn(
   return [row | kept for row, kept in zip(rows, asked.kept)], samples
 
 
+def chosen(
+  run: runs.Run, rows: list[dict[str, Any]], samples: systems.Samples
+) -> list[dict[str, Any]]:
+  """Rows that say which of the samples of each prompt is chosen.
+
+  Args:
+    run: has the tokenizer; with as many samples a prompt as its config says.
+    rows: of `drawn`.
+    samples: of the same.
+  """
+  size = run.config.sampling.num_samples
+  texts = [
+    generate.words(ids, run.tokenizer) for ids in generate.sequences(samples)
+  ]
+  best = {
+    first + mbr.choose(texts[first : first + size])
+    for first in range(0, len(texts), size)
+  }
+  return [row | {'chosen': place in best} for place, row in enumerate(rows)]
+
+
 def in_words(kept: Sequence[Mapping[str, Any]]) -> str:
   """What samples were asked for, in words."""
   if any(each != kept[0] for each in kept):
@@ -118,8 +140,10 @@ def in_words(kept: Sequence[Mapping[str, Any]]) -> str:
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-  """Prints the texts of samples, a line each."""
-  print('\n'.join(f'  {row["text"]!r}' for row in rows), flush=True)
+  """Prints the texts of samples, a line each; what is chosen with a star."""
+  marks = ('*' if row.get('chosen') else ' ' for row in rows)
+  lines = [f'{mark} {row["text"]!r}' for mark, row in zip(marks, rows)]
+  print('\n'.join(lines), flush=True)
 
 
 def write_samples(
@@ -138,6 +162,8 @@ def write_samples(
     begin = time.perf_counter()
     rows, samples = drawn(run, asked)
     seconds = time.perf_counter() - begin
+    if run.config.sampling.choice:
+      rows = chosen(run, rows, samples)
     print(in_words(asked.kept))
     print_rows(rows)
     tokens = int(np.sum(samples.lengths))

@@ -17,6 +17,7 @@ from sedd_jax import (
   modes,
   runs,
 )
+from sedd_jax.samplers import mbr
 from sedd_jax.systems import Samples
 from sedd_jax.training import loop, parallel
 from tests import tiny
@@ -228,3 +229,23 @@ def test_a_mistaken_line_of_prompts_is_told_by_its_number(tmp_path):
   path.write_text('\n'.join(map(json.dumps, lines)))
   with pytest.raises(ValueError, match='mine.jsonl, prompt 3: .* 17 tokens'):
     asked(False, sampling__prompts=str(path))
+
+
+def test_of_the_samples_of_each_prompt_one_is_chosen(copied, capsys, tmp_path):
+  prompts = tmp_path / 'prompts.jsonl'
+  prompts.write_text('{"prompt": "the "}\n{"prompt": "a "}\n')
+  argv = [f'--workdir={copied}', '--mode=sample', '--config.sampling.prompt=']
+  argv += [f'--config.sampling.prompts={prompts}']
+  argv += ['--config.sampling.choice=mbr']
+  main.main([*argv, '--config.sampling.num_samples=3'])
+  printed = capsys.readouterr().out
+  rows = tiny.rows(copied / 'samples.jsonl')
+  assert len(rows) == 6
+  for first in range(0, 6, 3):
+    own = rows[first : first + 3]
+    best = mbr.choose([row['text'].split() for row in own])
+    assert [row['chosen'] for row in own] == [i == best for i in range(3)]
+    assert f'* {own[best]["text"]!r}' in printed
+  with pytest.raises(SystemExit):
+    main.main([*argv, '--config.sampling.num_samples=1'])
+  assert 'num_samples must be at least 2' in capsys.readouterr().err

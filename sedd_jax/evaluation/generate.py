@@ -265,6 +265,18 @@ def sequences(samples: Samples) -> list[np.ndarray]:
   ]
 
 
+def words(ids: np.ndarray, tokenizer: Any) -> list[str]:
+  """The words of a sample, without marks around it and what is behind them.
+
+  Args:
+    ids: `[length]`.
+    tokenizer: has `decode(ids)`.
+  """
+  if isinstance(tokenizer, marked.Marked):
+    return tokenizer.text(ids, cut=True).split()
+  return tokenizer.decode(ids).split()
+
+
 def unigram_entropy(samples: Samples) -> float:
   """Entropy of the tokens within a sample, the mean over samples.
 

@@ -128,3 +128,11 @@ def test_rows():
     assert row['method'] == 'euler'
     assert row['steps'] == request.steps
     assert row['step'] == 4
+
+
+def test_words_of_a_sample():
+  assert generate.words(TEXT8.encode(' the cat '), TEXT8) == ['the', 'cat']
+  tokenizer = marked.Marked(TEXT8)
+  ids = [tokenizer.cls, *TEXT8.encode('a cat'), tokenizer.sep, tokenizer.pad]
+  more = [*ids, *TEXT8.encode('no'), tokenizer.sep]
+  assert generate.words(np.array(more), tokenizer) == ['a', 'cat']
