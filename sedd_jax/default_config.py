@@ -551,8 +551,8 @@ FIELDS: dict[str, Field] = {
   ),
   'sampling.choice': Field(
     '',
-    'mbr: of the samples of each prompt the one of least risk is told, that '
-    'nearest to the others by BLEU; empty: none is chosen.',
+    'mbr: of the samples of each prompt the one of least risk is marked, '
+    'that nearest to the others by BLEU; empty: none.',
     ('', 'mbr'),
   ),
   'sampling.pairs': Field(

@@ -9,6 +9,7 @@ import jax
 
 from sedd_jax import config_checks, flags
 from sedd_jax.core import names
+from sedd_jax.data import packing
 from sedd_jax.systems.base import System
 from sedd_jax.training import checkpoint
 
@@ -77,18 +78,33 @@ def require_same_files(
     ConfigError: naming both.
   """
 
+  # Text that is read as it is has tokens too, of which nothing is written.
+  manifests = [
+    any(file['name'] == packing.MANIFEST for file in listed)
+    for listed in (stored, files)
+  ]
+  if not all(manifests):
+    stored, files = (
+      [file for file in listed if file['name'] != packing.MANIFEST]
+      for listed in (stored, files)
+    )
+
   def sums(listed: Sequence[Mapping[str, str]]) -> list[str]:
     return sorted(file['sha256'] for file in listed)
 
-  def told(listed: Sequence[Mapping[str, str]]) -> str:
-    some = [f'{file["name"]} (sha256 {file["sha256"]})' for file in listed[:3]]
-    return ', '.join(some) + (' ...' if len(listed) > 3 else '')
+  def told(
+    listed: Sequence[Mapping[str, str]], others: Sequence[Mapping[str, str]]
+  ) -> str:
+    apart = [file for file in listed if file['sha256'] not in sums(others)]
+    some = [f'{file["name"]} (sha256 {file["sha256"]})' for file in apart[:3]]
+    more = len(apart) > 3 or len(apart) < len(listed)
+    return ', '.join([*some, '...'] if more else some)
 
   if sums(stored) != sums(files):
     raise config_checks.ConfigError(
-      f'the run was trained on {told(stored)}, and the files are now '
-      f'{told(files)}; choose another --workdir, or start from its weights '
-      'with init_from'
+      f'the run was trained on {told(stored, files)}, and the files are now '
+      f'{told(files, stored)}; choose another --workdir, or start from its '
+      'weights with init_from'
     )
 
 

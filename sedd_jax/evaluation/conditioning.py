@@ -98,7 +98,7 @@ def _json_list(text: str) -> list[Any]:
   """A JSON list, or the text itself where it is none."""
   try:
     found = json.loads(text)
-  except ValueError:
+  except (ValueError, RecursionError):
     return [text]
   return found if isinstance(found, list) else [text]
 

@@ -31,7 +31,7 @@ class Prompt(NamedTuple):
 
 
 def parse_prompt(
-  tokenizer: Any, prompt: str, suffix: str, length: int
+  tokenizer: Any, prompt: str, suffix: str, length: int, marks: bool = True
 ) -> Prompt:
   """Places a prompt at the start and a suffix at the end of a sequence.
 
@@ -44,6 +44,7 @@ def parse_prompt(
     prompt: text, may be empty.
     suffix: text, may be empty.
     length: tokens of the sequence.
+    marks: whether those are put there.
 
   Returns:
     Tokens and where they are given.
@@ -54,7 +55,7 @@ def parse_prompt(
   """
   first = _pieces(tokenizer, prompt, 'prompt', length)
   last = _pieces(tokenizer, suffix, 'suffix', length)
-  if isinstance(tokenizer, marked.Marked):
+  if marks and isinstance(tokenizer, marked.Marked):
     first = _joined(_mark(tokenizer.cls), first)
     last = _joined(last, _mark(tokenizer.sep)) if suffix else last
   needed = len(first.tokens) + len(last.tokens)
@@ -166,7 +167,9 @@ def request(
   )
   parts = [part for part in (wanted, condition) if part is not None]
   if prompt or suffix:
-    placed = parse_prompt(tokenizer, prompt, suffix, length)
+    # An expression is of the whole sequence, in which no mark is a text.
+    marks = not (regex or json_schema)
+    placed = parse_prompt(tokenizer, prompt, suffix, length, marks)
     if suffix and ends == 'separator':
       raise ValueError(
         'a suffix stands at the end of the samples, where no text is with '

@@ -52,7 +52,8 @@ def evaluate(
   """The mean bound on -log p over a split, with its standard error.
 
   A sequence's noise depends on its place in the split and its times on its
-  place among those evaluated, so the figures do not depend on the batch size.
+  place among those evaluated, so the figures do not depend on the batch size;
+  but what is fitted before (`fit_batches`) is whole batches.
   The standard error is that of the ratio of sums over sequences; it covers the
   choice of sequences and the draws of time and noise alike.
 
@@ -135,7 +136,9 @@ def evaluate(
       f'the bound of sequence {indices[place]} of split {split!r} is '
       f'{nats[place]}'
     )
-  places = places_in_time(len(indices), 0) if spread else None
+  places = None
+  if spread and _draws_times(rows):
+    places = places_in_time(len(indices), 0)
   mean, error = ratio_and_error(nats, weight, places)
   terms = {}
   for name in rows[0].terms:
@@ -157,6 +160,14 @@ def evaluate(
     'num_tokens': int(weight.sum()),
     'seed': seed,
   }
+
+
+def _draws_times(rows: list[Any]) -> bool:
+  """Whether bounds tell of times that are not the same for all sequences."""
+  stats = [row.stats for row in rows]
+  if not all(isinstance(each, Mapping) and 'u' in each for each in stats):
+    return False
+  return np.ptp(np.concatenate([each['u'][:, 0] for each in stats])) > 0
 
 
 def ratio_and_error(

@@ -261,6 +261,8 @@ def test_a_tokenizer_of_the_hub(tmp_path, monkeypatch):
   assert asked == [('owner/name', 'tokenizer.json')] and found.vocab_size == 2
   # What a prepared folder is called by, and a config's name again.
   assert found.name == tokenizers.file_name('owner/name')
+  assert tokenizers.make('owner/name', [tmp_path]).vocab_size == 2
+  assert len(asked) == 1
   with pytest.raises(DataError, match='no such file.*OSError: 404: not there'):
     tokenizers.make('owner/other')
   monkeypatch.setitem(sys.modules, 'huggingface_hub', None)

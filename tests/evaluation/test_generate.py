@@ -136,3 +136,14 @@ def test_words_of_a_sample():
   ids = [tokenizer.cls, *TEXT8.encode('a cat'), tokenizer.sep, tokenizer.pad]
   more = [*ids, *TEXT8.encode('no'), tokenizer.sep]
   assert generate.words(np.array(more), tokenizer) == ['a', 'cat']
+
+
+def test_a_prompt_and_an_expression_between_marks():
+  """The expression is of the whole sequence, and holds no mark."""
+  pytest.importorskip('interegular')
+  tokenizer = marked.Marked(TEXT8)
+  asked = generate.request(
+    tokenizer, length=4, seeds=[0], prompt='a', regex='a.*'
+  )
+  assert asked.given[0].tolist() == [True, False, False, False]
+  assert asked.tokens[0, 0] == TEXT8.encode('a')[0]

@@ -313,6 +313,21 @@ def test_times_are_spread_over_the_sequences(dataset):
   assert places(batch_size=5, spread=False) is None
 
 
+@pytest.mark.parametrize('spreads', [True, False])
+def test_only_bounds_that_draw_times_have_errors_by_time(dataset, spreads):
+  """The others have that of a mean, whatever the order."""
+
+  def told(params, aux, key, batch):
+    bound = bound_fn(params, aux, key, batch)
+    u = batch['within'] if spreads else np.full(len(batch['within']), 0.5)
+    stats = {'u': np.asarray(u)[:, None]}
+    return bound._replace(stats=stats)
+
+  error = evaluated(dataset, told)['standard_error']
+  plain = evaluated(dataset, spread=False)['standard_error']
+  assert (error == pytest.approx(plain, rel=1e-6)) == (not spreads)
+
+
 def test_fitting_comes_before_and_counts_nowhere(dataset):
   """aux is fitted on draws of their own, then frozen; padding is not seen."""
   keys, seen = [], []

@@ -66,6 +66,10 @@ def make(
     told = f'tokenizer {documents.missing(path)}'
     if not _is_hub_id(name):
       raise DataError(told)
+    for folder in folders:
+      # A prepared folder keeps what it was prepared with.
+      if (kept := pathlib.Path(folder) / _ON_HUB).is_file():
+        return TokenizerFile(kept)
     return TokenizerFile(_of_hub(name, told))
   raise DataError(
     f'unknown tokenizer {name!r}; {names.alternatives(name, TOKENIZERS)}; or '
