@@ -487,6 +487,8 @@ class Run:
   ) -> Bound:
     """An upper bound on -log p of each sequence, in nats.
 
+    Each has times of its own, where an evaluation spreads them over a split.
+
     Args:
       tokens: `[batch, length]` int32.
       seed: of the draws of time and noise.

@@ -11,6 +11,7 @@ import pytest
 import sedd_jax as sj
 from sedd_jax import config_checks, default_config, run_folders, runs
 from sedd_jax.data import prepare
+from sedd_jax.evaluation import likelihood
 from sedd_jax.training import checkpoint, optimizer, state
 from tests import tiny
 
@@ -49,8 +50,15 @@ def test_parameters_are_the_averaged_ones(run, trained):
 
 
 def test_bound_is_the_evaluation(run, trained):
-  """The whole split by hand: the same noise, so the same figure."""
-  result = json.loads((trained / 'evaluation.json').read_text())
+  """The whole split by hand: the same noise, and each sequence's own times."""
+  result = likelihood.evaluate(
+    run.experiment.compiled_bound,
+    run.params,
+    run.aux,
+    run.experiment.dataset,
+    split='validation',
+    spread=False,
+  )
   tokens = run.tokens('validation').reshape(-1, tiny.SEQ_LEN)
   bound = run.bound(tokens)
   assert bound.nats.shape == (tiny.VALIDATION_SEQUENCES,)
@@ -62,6 +70,11 @@ def test_bound_is_the_evaluation(run, trained):
     assert term == pytest.approx(value, rel=1e-4)
   other = run.bound(tokens, seed=1)
   assert not np.allclose(other.nats, bound.nats)
+  # The program spreads the times over the sequences.
+  spread = json.loads((trained / 'evaluation.json').read_text())
+  apart = abs(spread['nats_per_token'] - mean)
+  errors = [told['standard_error'] for told in (spread, result)]
+  assert 0 < apart < 4 * np.hypot(*errors) and errors[0] < errors[1]
 
 
 def test_bound_wants_sequences(run):
