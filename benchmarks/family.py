@@ -36,12 +36,6 @@ SHARED = {
   'eval.max_sequences': 128,
   'sampling.num_samples': 4,
 }
-SEDD_UNIFORM = {
-  'sampling.steps': 250,
-  'process.name': 'uniform',
-  'schedule.name': 'geometric',
-  'eval.time_sampling': 'importance',
-}
 CHAIN = {
   'schedule.num_steps': 1000,
   'sampling.method': 'ancestral',
@@ -53,10 +47,15 @@ UNIFORM = {
   'schedule.betas': 'cosine',
   **CHAIN,
 }
+SEDD = {'sampling.steps': 250}
 SYSTEMS = {
-  'sedd_absorb': {'sampling.steps': 250},
-  'sedd_uniform': SEDD_UNIFORM,
-  'sedd_uniform_x0': {**SEDD_UNIFORM, 'system.args.parametrization': 'x0'},
+  'sedd_absorb': SEDD,
+  'sedd_uniform': {
+    **SEDD,
+    'process.name': 'uniform',
+    'schedule.name': 'geometric',
+    'eval.time_sampling': 'importance',
+  },
   'multinomial': {
     **UNIFORM,
     'system.name': 'multinomial',

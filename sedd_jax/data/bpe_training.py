@@ -1,11 +1,10 @@
 """Training a byte-level BPE on text of one's own, by the tokenizers library."""
 
 import importlib
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from sedd_jax.data import documents
+from sedd_jax.data import documents, durable
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.paired import pairs
 
@@ -69,13 +68,8 @@ def train(
   )
   texts = _sides(files) if of_pairs else _pieces(files)
   tokenizer.train_from_iterator(texts, trainer)
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{FILE}.part')
-    part.write_text(tokenizer.to_str(pretty=True), 'utf-8')
-    os.replace(part, path)
-  except OSError as error:
-    raise DataError(f'{path}: cannot write: {error.strerror}') from error
+  durable.make_folder(folder)
+  durable.write_text(path, tokenizer.to_str(pretty=True))
   return path
 
 

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from sedd_jax.data import shards
+from sedd_jax.data import durable, shards
 from sedd_jax.data.errors import DataError
 
 # What a run writes beside its config.
@@ -39,10 +39,8 @@ def count(tokens: shards.Tokens, vocab_size: int) -> np.ndarray:
 
 def write(path: str | os.PathLike, counts: np.ndarray) -> None:
   """Writes counts as JSON, whole or not at all."""
-  path = pathlib.Path(path)
-  part = path.with_name(f'.{path.name}.part')
-  part.write_text(json.dumps({'token_counts': counts.tolist()}) + '\n')
-  part.replace(path)
+  text = json.dumps({'token_counts': counts.tolist()})
+  durable.write_text(pathlib.Path(path), f'{text}\n')
 
 
 def read(path: str | os.PathLike, vocab_size: int) -> np.ndarray:
