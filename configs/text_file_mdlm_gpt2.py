@@ -34,5 +34,7 @@ def get_config():
   config.training.update({'checkpoint_every': 250, 'ema_decay': 0.999})
   config.training.time_sampling = 'low_discrepancy'
   config.eval.update({'max_sequences': 256, 'points': 4})
+  # Chunks of masked tokens alone go through the head.
+  config.training.loss_chunk = 128
   config.sampling.update({'method': 'ancestral', 'steps': 128})
   return config
