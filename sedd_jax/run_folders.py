@@ -10,6 +10,7 @@ import jax
 from sedd_jax import config_checks, flags
 from sedd_jax.core import names
 from sedd_jax.data import packing
+from sedd_jax.systems import SYSTEMS
 from sedd_jax.systems.base import System
 from sedd_jax.training import checkpoint
 
@@ -163,3 +164,46 @@ def restored(
     )
   params, aux, step, _ = found
   return params, aux, step
+
+
+def require_same_meaning(folder: pathlib.Path, config: Any) -> None:
+  """Refuses weights whose outputs the same system reads as something else.
+
+  Args:
+    folder: a run's.
+    config: what begins with its weights.
+
+  Raises:
+    ValueError: naming the argument that differs; shapes do not tell.
+  """
+  before = config_checks.read(folder / flags.CONFIG_FILE)
+  if before.system.name != config.system.name:
+    return
+  make = SYSTEMS.get(config.system.name)
+  had, wanted = (
+    names.argument(make, each.system.args, 'parametrization') if make else None
+    for each in (before, config)
+  )
+  if had != wanted:
+    raise ValueError(
+      f'init_from: {folder} was trained with '
+      f'system.args.parametrization={had!r}, and the config has {wanted!r}: '
+      'what the network gives would be read as something else'
+    )
+
+
+def require_same_shapes(params: PyTree, wanted: PyTree, source: str) -> None:
+  """Raises ValueError, naming the first parameter that does not fit."""
+  have, want = (
+    {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+    for leaves in (
+      jax.tree_util.tree_leaves_with_path(params),
+      jax.tree_util.tree_leaves_with_path(wanted),
+    )
+  )
+  for name in sorted(have.keys() | want.keys()):
+    if have.get(name) != want.get(name):
+      raise ValueError(
+        f'init_from: {source} has {name} of shape {have.get(name)}, the config '
+        f'makes it {want.get(name)}'
+      )

@@ -289,6 +289,7 @@ class Experiment:
     # A folder of the hub has a config.json too.
     if run_folders.is_run(folder):
       system = self._unlabelled(folder)
+      run_folders.require_same_meaning(folder, self.config)
       try:
         params, _, _ = run_folders.restored(system, source, with_aux=False)
       except checkpoint.CheckpointError as error:
@@ -311,7 +312,7 @@ class Experiment:
           lambda leaf: np.zeros(leaf.shape, leaf.dtype), wanted[_LABEL_TABLE]
         )
       }
-    require_same_shapes(params, wanted, source)
+    run_folders.require_same_shapes(params, wanted, source)
     return params
 
   def initial_aux(self) -> PyTree | None:
@@ -362,23 +363,6 @@ def _listed(named: Sequence[str]) -> str:
   """Some names, for the text of an error."""
   some = ', '.join(map(repr, named[:3])) or 'none'
   return some + (f' and {len(named) - 3} more' if len(named) > 3 else '')
-
-
-def require_same_shapes(params: PyTree, wanted: PyTree, source: str) -> None:
-  """Raises ValueError, naming the first parameter that does not fit."""
-  have, want = (
-    {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
-    for leaves in (
-      jax.tree_util.tree_leaves_with_path(params),
-      jax.tree_util.tree_leaves_with_path(wanted),
-    )
-  )
-  for name in sorted(have.keys() | want.keys()):
-    if have.get(name) != want.get(name):
-      raise ValueError(
-        f'init_from: {source} has {name} of shape {have.get(name)}, the config '
-        f'makes it {want.get(name)}'
-      )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -220,11 +220,27 @@ def test_what_may_differ_when_a_run_goes_on(trained):
 
 def test_weights_that_do_not_fit_are_named():
   have = {'a': np.zeros(2), 'b': np.zeros((3, 4))}
-  runs.require_same_shapes(have, dict(have), 'there')
+  run_folders.require_same_shapes(have, dict(have), 'there')
   with pytest.raises(ValueError, match=r"there has \['b'\] of shape \(3, 4\)"):
-    runs.require_same_shapes(have, {**have, 'b': np.zeros(3)}, 'there')
+    run_folders.require_same_shapes(have, {**have, 'b': np.zeros(3)}, 'there')
   with pytest.raises(ValueError, match=r"\['c'\] of shape None"):
-    runs.require_same_shapes(have, {**have, 'c': np.zeros(3)}, 'there')
+    run_folders.require_same_shapes(have, {**have, 'c': np.zeros(3)}, 'there')
+
+
+def test_weights_of_another_parametrization_are_refused(run, tmp_path):
+  """Their shapes are the same, and what they give is something else."""
+
+  def refuses(config):
+    (tmp_path / 'config.json').write_text(config_checks.to_json(config))
+    run_folders.require_same_meaning(tmp_path, run.config)
+
+  before = config_checks.from_json(config_checks.to_json(run.config))
+  refuses(before)
+  before.system.args.parametrization = 'score'
+  refuses(before)
+  before.system.args.parametrization = 'x0'
+  with pytest.raises(ValueError, match="parametrization='x0', and .* 'score'"):
+    refuses(before)
 
 
 def test_a_hub_folder_with_a_config_is_no_run(run, tmp_path):

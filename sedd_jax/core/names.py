@@ -127,6 +127,19 @@ def accepted(
   return {key: value for key, value in offered.items() if key in parameters}
 
 
+def argument(
+  target: Callable[..., Any], args: Mapping[str, Any], name: str
+) -> Any:
+  """An argument as given, or else its default; None where there is no such.
+
+  >>> argument(lambda a, b=0: 0, {'a': 1}, 'b')
+  0
+  """
+  parameter = inspect.signature(target).parameters.get(name)
+  default = parameter.default if parameter else None
+  return args.get(name, None if default is inspect.Parameter.empty else default)
+
+
 def _signature(target: Callable[..., Any]) -> inspect.Signature:
   """A signature, whose annotations are types where they can be resolved."""
   try:

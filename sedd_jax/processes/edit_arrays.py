@@ -117,13 +117,15 @@ class Layout:
     Returns:
       `text [written]` int32; `text_slot` int32, the slot's number; and
       `text_scored` bool, where tokens and ends of spans stand: markers are not
-      predicted, for the number of slots is known.
+      predicted, for the number of slots is known; and `text_cut`, a bool,
+      whether anything was cut off.
     """
     text: list[int] = []
     numbers: list[int] = []
     for number, span in enumerate(spans, 1):
       text += [self.marker, *span, self.end]
       numbers += [number] * (len(span) + 2)
+    cut = len(text) > self.written
     text, numbers = text[: self.written], numbers[: self.written]
     found = _padded(text, self.written)
     scored = (found != self.marker) & (np.arange(self.written) < len(text))
@@ -131,6 +133,7 @@ class Layout:
       'text': found,
       'text_slot': _padded(numbers, self.written),
       'text_scored': scored,
+      'text_cut': np.bool_(cut),
     }
 
   def example(self, x: Sequence[int], edit: edits.Edit) -> Arrays:

@@ -193,6 +193,17 @@ def test_a_prompt_stays_and_a_source_is_begun_with():
     system.prepare(0, 0, 0, example(source=more['source'][:3]))
 
 
+def test_spans_longer_than_the_text_are_told():
+  """Four tokens and two marks have room in six places, and not in five."""
+  cut = [
+    system_of(system__args={'written': written, 'null_share': 1.0}).prepare(
+      0, 0, 0, example()
+    )['text_cut']
+    for written in (5, 6)
+  ]
+  assert cut == [True, False]
+
+
 @pytest.fixture(scope='module')
 def made():
   system = system_of(sampling__steps=2, sampling__batch_size=2)
@@ -229,6 +240,7 @@ def test_the_loss_of_flat_networks():
   np.testing.assert_allclose(loss.nats, expected, rtol=1e-5)
   np.testing.assert_array_equal(loss.weight, [4, 3, 4, 3])
   np.testing.assert_array_equal(loss.terms['spans'][1], symbols)
+  np.testing.assert_array_equal(loss.terms['cut'], [[0] * 4, [1] * 4])
   assert system.bound is None and system.bits_of is None
 
 
