@@ -179,7 +179,7 @@ def require_same_meaning(folder: pathlib.Path, config: Any) -> None:
   before = config_checks.read(folder / flags.CONFIG_FILE)
   if before.system.name != config.system.name:
     return
-  make = SYSTEMS.get(config.system.name)
+  make: Any = SYSTEMS.get(config.system.name)
   had, wanted = (
     names.argument(make, each.system.args, 'parametrization') if make else None
     for each in (before, config)

@@ -120,6 +120,55 @@ def ended(automaton: Automaton, end: int) -> Automaton:
   )
 
 
+def only_last(symbol: int, num_symbols: int) -> Automaton:
+  """The sequences that have a symbol nowhere but at their end, or not at all.
+
+  >>> last = only_last(2, 3)
+  >>> [last.accepted(s) for s in ([0, 1], [0, 2], [2, 0])]
+  [True, True, False]
+  """
+  return Automaton(
+    (np.arange(num_symbols) == symbol).astype(np.int32),
+    np.array([[0, 1], [NOWHERE, NOWHERE]], np.int32),
+    np.ones(2, bool),
+  )
+
+
+def between(automaton: Automaton, begin: int, end: int) -> Automaton:
+  """A set's sequences, behind `begin` or not, and to their end or to `end`.
+
+  What follows `end` is free.
+
+  Args:
+    automaton: the set.
+    begin: a symbol that may stand first.
+    end: another one, that may stand behind a sequence of the set.
+
+  >>> marked = between(containing([1], 4), 2, 3)
+  >>> [marked.accepted(s) for s in ([1], [2, 1, 0], [2, 1, 3, 2], [1, 2], [3])]
+  [True, True, True, False, False]
+  """
+  states, classes = automaton.moves.shape
+  first, free = states, states + 1
+  symbol_class = automaton.symbol_class.copy()
+  symbol_class[begin], symbol_class[end] = classes, classes + 1
+  accepts = np.append(automaton.accepts, [automaton.accepts[0], True])
+  moves = np.full((states + 2, classes + 2), NOWHERE, np.int32)
+  moves[:states, :classes] = automaton.moves
+  moves[first, :classes] = automaton.moves[0]
+  moves[first, classes] = 0
+  moves[:free, classes + 1] = np.where(accepts[:free], free, NOWHERE)
+  moves[free] = free
+  # A run starts at state 0.
+  order = np.roll(np.arange(states + 2), -first)
+  place = np.append(np.argsort(order), NOWHERE)
+  return minimal(
+    Automaton(
+      symbol_class, place[moves[order]].astype(np.int32), accepts[order]
+    )
+  )
+
+
 def intersection(
   a: Automaton, b: Automaton, max_entries: int = MAX_ENTRIES
 ) -> Automaton:

@@ -7,8 +7,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from sedd_jax.core import names
+from sedd_jax.core import automata, names
 from sedd_jax.data import patterns
+from sedd_jax.data.paired import marked
 from sedd_jax.samplers import conditions
 from sedd_jax.samplers.conditions import Condition
 
@@ -38,7 +39,8 @@ def condition(
     avoids: a text that is not in it; or several.  Where a token's text depends
       on its neighbours (`pieces` is None), it is the tokens that `encode` makes
       of either that are found or avoided.
-    regex: an expression that matches the whole, see `data.patterns.regex`.
+    regex: an expression that matches the whole, see `data.patterns.regex`; of
+      texts between marks (`data.paired.marked`) what stands between them.
     json_schema: a schema that it satisfies, as JSON text or a path.
     ends: of `ENDS`; 'separator': at the tokenizer's end of text, somewhere
       before the end of the samples, and what follows is no part of it.
@@ -62,6 +64,8 @@ def condition(
   ):
     if pattern:
       found = patterns.over_tokens(patterns.regex(pattern), tokenizer)
+      if isinstance(tokenizer, marked.Marked):
+        found = automata.between(found, tokenizer.cls, tokenizer.sep)
       parts.append(conditions.matches(found, kind))
   if names.resolve({end: end for end in ENDS}, ends, 'ends') == 'separator':
     if tokenizer.separator is None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sedd_jax.core import automata
 from sedd_jax.data.paired import marked
 from sedd_jax.evaluation import conditioning, text_metrics
 from sedd_jax.samplers import conditions
@@ -31,7 +32,7 @@ class Prompt(NamedTuple):
 
 
 def parse_prompt(
-  tokenizer: Any, prompt: str, suffix: str, length: int, marks: bool = True
+  tokenizer: Any, prompt: str, suffix: str, length: int
 ) -> Prompt:
   """Places a prompt at the start and a suffix at the end of a sequence.
 
@@ -44,7 +45,6 @@ def parse_prompt(
     prompt: text, may be empty.
     suffix: text, may be empty.
     length: tokens of the sequence.
-    marks: whether those are put there.
 
   Returns:
     Tokens and where they are given.
@@ -55,7 +55,7 @@ def parse_prompt(
   """
   first = _pieces(tokenizer, prompt, 'prompt', length)
   last = _pieces(tokenizer, suffix, 'suffix', length)
-  if marks and isinstance(tokenizer, marked.Marked):
+  if isinstance(tokenizer, marked.Marked):
     first = _joined(_mark(tokenizer.cls), first)
     last = _joined(last, _mark(tokenizer.sep)) if suffix else last
   needed = len(first.tokens) + len(last.tokens)
@@ -167,14 +167,16 @@ def request(
   )
   parts = [part for part in (wanted, condition) if part is not None]
   if prompt or suffix:
-    # An expression is of the whole sequence, in which no mark is a text.
-    marks = not (regex or json_schema)
-    placed = parse_prompt(tokenizer, prompt, suffix, length, marks)
+    placed = parse_prompt(tokenizer, prompt, suffix, length)
     if suffix and ends == 'separator':
       raise ValueError(
         'a suffix stands at the end of the samples, where no text is with '
         "ends='separator': ask for it by regex"
       )
+    if suffix and wanted and isinstance(tokenizer, marked.Marked):
+      # Else a text might end before its suffix.
+      last = automata.only_last(tokenizer.sep, tokenizer.vocab_size)
+      parts.append(conditions.matches(last, 'one [SEP], behind the suffix'))
     parts.append(
       conditions.template(placed.tokens, placed.given, tokenizer.vocab_size)
     )

@@ -180,7 +180,10 @@ def make(
       'inserts': _summed(flags, batch['inserts_scored']),
       'spans': _summed(spans, batch['text_scored']),
       # The share of examples whose spans are longer than the writer's text.
-      'cut': (batch['text_cut'].astype(spans.dtype), jnp.ones_like(spans[:, 0])),
+      'cut': (
+        batch['text_cut'].astype(spans.dtype),
+        jnp.ones_like(spans[:, 0]),
+      ),
     }
     nats = tag_weight * (terms['tags'][0] + terms['inserts'][0])
     weight = batch['counted'].astype(nats.dtype)

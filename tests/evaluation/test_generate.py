@@ -139,11 +139,37 @@ def test_words_of_a_sample():
 
 
 def test_a_prompt_and_an_expression_between_marks():
-  """The expression is of the whole sequence, and holds no mark."""
+  """The expression is of what stands between them."""
   pytest.importorskip('interegular')
   tokenizer = marked.Marked(TEXT8)
-  asked = generate.request(
-    tokenizer, length=4, seeds=[0], prompt='a', regex='a.*'
-  )
-  assert asked.given[0].tolist() == [True, False, False, False]
-  assert asked.tokens[0, 0] == TEXT8.encode('a')[0]
+  cls, sep, pad = tokenizer.cls, tokenizer.sep, tokenizer.pad
+  a, b, c = TEXT8.encode('abc')
+
+  def accepts(*tokens, **fields):
+    asked = generate.request(
+      tokenizer, length=len(tokens), seeds=[0], regex='ab*', **fields
+    )
+    assert asked.conditions is not None
+    if asked.given is not None and np.any(
+      asked.given[0] & (asked.tokens[0] != tokens)
+    ):
+      return False
+    return asked.conditions[0].automaton.accepted(tokens)
+
+  for tokens, expected in (
+    ([cls, a, b, b, b], True),
+    ([cls, a, b, sep, pad], True),
+    ([a, b, sep, c, sep], True),
+    ([cls, a, c, sep, pad], False),
+    ([cls, cls, a, sep, pad], False),
+    ([a, cls, b, sep, pad], False),
+    ([cls, a, pad, pad, pad], False),
+  ):
+    assert accepts(*tokens) == expected
+  # A prompt has its mark in front, and a suffix ends the text.
+  assert accepts(cls, a, b, sep, pad, prompt='a')
+  assert not accepts(a, b, b, b, b, prompt='a')
+  assert accepts(cls, a, b, b, sep, suffix='b')
+  assert not accepts(cls, a, sep, b, sep, suffix='b')
+  with pytest.raises(ValueError, match=r"regex 'ab\*' and one \[SEP\], behind"):
+    accepts(cls, a, b, b, sep, suffix='c')
