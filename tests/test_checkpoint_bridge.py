@@ -24,6 +24,11 @@ def published(folder, kind):
     del tensors['rotary_emb.inv_freq']
     config = {'tokens': 27, 'graph': {'type': 'absorb'}}
     config['model'] = {'n_heads': 4, 'scale_by_sigma': True}
+  if kind == 'mdlm':
+    tensors = {f'backbone.{name}': tensors[name] for name in tensors}
+    config = {'model_type': 'mdlm', 'vocab_size': 28, 'n_heads': 4}
+    config |= {'hidden_dim': 64, 'cond_dim': 32, 'n_blocks': 2}
+    config['time_conditioning'] = False
   folder.mkdir()
   tensor_files.write_safetensors(folder / 'model.safetensors', tensors)
   (folder / 'config.json').write_text(json.dumps(config))
@@ -31,7 +36,10 @@ def published(folder, kind):
 
 
 SIZES = {
-  'sedd': {'hidden_size': 64, 'num_layers': 2, 'num_heads': 4, 'cond_size': 32},
+  **dict.fromkeys(
+    ('sedd', 'mdlm'),
+    {'hidden_size': 64, 'num_layers': 2, 'num_heads': 4, 'cond_size': 32},
+  ),
   'radd': {
     'hidden_size': radd.SIZE,
     'num_layers': radd.LAYERS,
@@ -43,7 +51,7 @@ SIZES = {
 
 def flags_of(kind, text, folder, **fields):
   fields = {f'model.{k}': v for k, v in SIZES[kind].items()} | fields
-  if kind == 'radd':
+  if kind != 'sedd':
     fields |= {'system.name': 'masked_diffusion'}
     fields |= {'sampling.method': 'ancestral'}
   fields['init_from'] = folder
@@ -53,20 +61,26 @@ def flags_of(kind, text, folder, **fields):
   ]
 
 
-@pytest.mark.parametrize('kind', ['sedd', 'radd'])
+@pytest.mark.parametrize('kind', ['sedd', 'mdlm', 'radd'])
 def test_written_again_bit_by_bit(kind, tiny_text, tmp_path, capsys):
   tensors = published(tmp_path / 'hub', kind)
   argv = flags_of(kind, tiny_text, tmp_path / 'hub')
   argv += [f'--workdir={tmp_path / "run"}', '--mode=export']
-  layout = ['--config.task.layout=radd'] if kind == 'radd' else []
+  layout = [] if kind == 'sedd' else [f'--config.task.layout={kind}']
   main.main([*argv, *layout, f'--config.task.path={tmp_path / "out"}'])
   told = json.loads(capsys.readouterr().out)
   assert told['layout'] == kind
   found = tensor_files.read_safetensors(tmp_path / 'out/model.safetensors')
   for name, tensor in tensors.items():
     assert found[name].tobytes() == tensor.tobytes(), name
-  assert found.keys() - tensors.keys() <= {'rotary_emb.inv_freq'}
+  more = {name.removeprefix('backbone.') for name in found.keys() - tensors}
+  assert more <= {'rotary_emb.inv_freq'}
   config = json.loads((tmp_path / 'out/config.json').read_text())
+  if kind == 'mdlm':
+    read = json.loads((tmp_path / 'hub/config.json').read_text())
+    more = {'model_length': tiny.SEQ_LEN, 'dropout': 0.0}
+    assert config == read | more
+    return
   assert config['tokens'] == 27 and config['noise']['type'] == 'loglinear'
   assert config['model']['length'] == tiny.SEQ_LEN
   if kind == 'radd':
@@ -77,7 +91,7 @@ def test_written_again_bit_by_bit(kind, tiny_text, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['sedd', 'radd'])
+@pytest.mark.parametrize('kind', ['sedd', 'mdlm', 'radd'])
 def test_sampled_evaluated_and_trained(kind, tiny_text, tmp_path, capsys):
   published(tmp_path / 'hub', kind)
   small = {
@@ -99,7 +113,7 @@ def test_sampled_evaluated_and_trained(kind, tiny_text, tmp_path, capsys):
   main.main([*export, f'--config.task.path={tmp_path / "out"}'])
   capsys.readouterr()
   _, sizes = pretrained.load_sedd(tmp_path / 'out')
-  assert sizes['layout'] == ('mdlm' if kind == 'radd' else 'sedd')
+  assert sizes['layout'] == ('sedd' if kind == 'sedd' else 'mdlm')
 
 
 @pytest.mark.parametrize(
