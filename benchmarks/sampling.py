@@ -4,16 +4,18 @@
     --steps=16,64,256 --output=benchmarks/results/sampling.json
   python benchmarks/sampling.py --config=quickstart
   python benchmarks/sampling.py --mode=sample --workdir=runs/text8 \\
-    --methods=tweedie,first_hitting,remasking:remasking=rescale \\
-    --steps=64,256,1024 --quality=64 --judge=5 --plot=docs/sampling.png
+    --methods=tweedie,first_hitting,tweedie:cached=true:steps=1024 \\
+    --steps=64,256 --quality=64 --judge=5 --plot=docs/sampling.png
 
 Takes any config and `--config.GROUP.FIELD=VALUE`; parameters are those of the
 initialisation, for a sample costs the same whatever they are.  With a --workdir
 they are those of a stored run.  A method may carry options of the sampler, as
-`tweedie:cached=true:corrector_steps=1`; unmasking takes at most as many steps
-as there are tokens.
+`tweedie:cached=true:corrector_steps=1`, and steps of its own in place of
+--steps, as unmasking takes at most as many as there are tokens.
 
-With --quality=N, N samples of each row are judged:
+With --quality=N, N samples of each row are judged, drawn in the largest batch
+(a sample depends on its own seed, not on its batch); there each draw but the
+first, which compiles, is timed too:
 
 - bits: a token's under --judge, the count model of so many characters fitted to
   the run's train split (benchmarks/ngrams.py), or an autoregressive run's
@@ -45,15 +47,20 @@ import sedd_jax
 from sedd_jax import config_checks, run_folders, runs, samplers, systems
 from sedd_jax.evaluation import generate
 
+# What is told of samples.
+QUALITY = ('bits', 'entropy', 'distance')
 
-def draws(sample: Callable, request: Any, repeats: int) -> tuple[list, Any]:
-  """Seconds of each draw after a first that compiles, and the last samples."""
-  seconds = []
-  for _ in range(repeats + 1):
+
+def draws(
+  sample: Callable, requests: Sequence[systems.Request]
+) -> tuple[list[float], list[systems.Samples]]:
+  """Seconds of each draw but the first, which compiles, and all samples."""
+  seconds, found = [], []
+  for request in requests:
     begin = time.perf_counter()
-    samples = sample(request)
+    found.append(sample(request))
     seconds.append(time.perf_counter() - begin)
-  return seconds[1:], samples
+  return seconds[1:], found
 
 
 def method_of(text: str) -> tuple[str, dict[str, Any]]:
@@ -192,34 +199,49 @@ def plot(
 def measured(
   sample: Callable, method: str, told: Callable | None, **how: Any
 ) -> dict[str, Any]:
-  """A row: times of a batch, and the quality of as many as are judged."""
+  """A row: times of a batch, and the quality of all that was drawn."""
   name, options = method_of(method)
-  batch, repeats = how['batch'], how['repeats']
-  chosen = {'grid': how['grid'], **options}
-  request = systems.Request(
+  batch, steps = how['batch'], options.pop('steps', how['steps'])
+  first = systems.Request(
     length=how['length'],
     seeds=range(batch),
     method=name,
-    steps=how['steps'],
+    steps=steps,
     batch_size=batch,
-    options=chosen,
+    options={'grid': how['grid'], **options},
   )
-  seconds, samples = draws(sample, request, repeats)
+  count = how['repeats'] + 1
+  if told is not None:
+    count = max(count, -(-how['quality'] // batch))
+  seconds, samples = draws(
+    sample,
+    [
+      dataclasses.replace(first, seeds=range(batch * i, batch * (i + 1)))
+      for i in range(count)
+    ],
+  )
   middle = statistics.median(seconds)
+  calls = statistics.mean(each.calls for each in samples)
   row = {
     'batch': batch,
     'method': method,
-    'steps': how['steps'],
-    'calls': samples.calls,
+    'steps': steps,
+    'calls': calls,
     'seconds': middle,
     'fastest_seconds': min(seconds),
-    'ms_per_call': 1e3 * middle / samples.calls,
+    'ms_per_call': 1e3 * middle / calls,
     'tokens_per_second': batch * how['length'] / middle,
   }
   if told is not None:
-    many = dataclasses.replace(request, seeds=range(how['quality']))
-    row |= told(sample(many).tokens)
+    drawn = np.concatenate([each.tokens for each in samples])
+    row |= told(drawn[: how['quality']])
   return row
+
+
+def steps_of(method: str, steps: Sequence[int]) -> list[int]:
+  """Those that a method is measured at: its own, or all."""
+  own = method_of(method)[1].get('steps')
+  return list(steps) if own is None else [own]
 
 
 def main() -> None:
@@ -266,23 +288,26 @@ def main() -> None:
     told = quality_of(run, own.judge, own.quality, length)
   print(f'{where["device"]}, {config.model.dtype}, length {length}')
   rows = []
-  for batch in own.batches:
-    for method in own.methods:
-      for steps in own.steps:
-        row = measured(
-          sample,
-          method,
-          told,
-          batch=batch,
-          steps=steps,
-          length=length,
-          repeats=own.repeats,
-          quality=own.quality,
-          grid=config.sampling.grid,
-        )
-        # As it comes: the whole may take hours.
-        print(json.dumps(row), flush=True)
-        rows.append(row)
+  wanted = [(m, n) for m in own.methods for n in steps_of(m, own.steps)]
+  for method, steps in wanted:
+    judged: dict[str, Any] = {}
+    for batch in sorted(own.batches, reverse=True):
+      row = measured(
+        sample,
+        method,
+        None if judged else told,
+        batch=batch,
+        steps=steps,
+        length=length,
+        repeats=own.repeats,
+        quality=own.quality,
+        grid=config.sampling.grid,
+      )
+      judged = {name: row.get(name, judged.get(name)) for name in QUALITY}
+      # As it comes: the whole may take hours.
+      print(json.dumps(row), flush=True)
+      rows.append(row | (judged if told else {}))
+  rows.sort(key=lambda row: row['batch'])
   columns = [
     *('batch', 'method', 'steps', 'calls', 'seconds', 'ms_per_call'),
     'tokens_per_second',
@@ -297,7 +322,7 @@ def main() -> None:
   }
   if told is not None:
     mark_front(rows)
-    columns += ['bits', 'entropy', 'distance', 'front']
+    columns += [*QUALITY, 'front']
     result |= {'quality': own.quality, 'data': told()}
     result['judge'] = pathlib.PurePath(own.judge).name
     print(f'held-out text: {json.dumps(result["data"])}')
