@@ -5,7 +5,6 @@
       --config.data.path=my_corpus.txt
 
 The network and the tokens seen are those of text_file_absorb_gpt2.
-
 Hardware: two CPU cores; 6.1 M parameters and 25.7 M of the vocabulary.
 """
 
@@ -21,19 +20,18 @@ def get_config():
   config.model.update(
     {'hidden_size': 256, 'num_layers': 6, 'num_heads': 8, 'cond_size': 128}
   )
-  config.model.update(
-    {'dropout': 0.0, 'dtype': 'float32', 'scan_layers': False}
-  )
-  config.optimizer.update({'name': 'muon', 'learning_rate': 4e-3})
-  config.optimizer.update({'warmup_steps': 100})
-  config.optimizer.update({'decay': 'cosine', 'decay_steps': 2500})
+  config.model.update({'dropout': 0.0, 'dtype': 'float32'})
+  config.model.scan_layers = False
+  config.model.args.embedding_mean = 2.0
+  config.optimizer.update({'learning_rate': 1e-3, 'warmup_steps': 100})
+  config.optimizer.update({'decay': 'cosine', 'decay_steps': 5000})
   config.training.update(
-    {'num_steps': 2500, 'batch_size': 16, 'log_every': 50, 'eval_every': 500}
+    {'num_steps': 5000, 'batch_size': 8, 'log_every': 100, 'eval_every': 1000}
   )
   config.training.update({'reduction': 'token', 'sample_every': 0})
   config.training.update({'checkpoint_every': 250, 'ema_decay': 0.999})
   config.training.time_sampling = 'low_discrepancy'
-  config.eval.update({'max_sequences': 256, 'points': 4})
+  config.eval.update({'max_sequences': 128, 'points': 4})
   # Chunks of masked tokens alone go through the head.
   config.training.loss_chunk = 128
   config.sampling.update({'method': 'ancestral', 'steps': 128})

@@ -81,17 +81,29 @@ class TokenEmbedding(nn.Module):
   Attributes:
     num_states: rows, the mask's included.
     hidden_size: their width.
+    mean: times a row drawn like the others, that is added to all at the start;
+      0: none, as in the released code.
   """
 
   num_states: int
   hidden_size: int
+  mean: float = 0.0
 
   def setup(self):
     self.embedding = self.param(
       'embedding',
-      layers.fan_in_uniform,
+      self._drawn,
       (self.num_states, self.hidden_size),
       self.hidden_size,
+    )
+
+  def _drawn(self, key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
+    rows = layers.fan_in_uniform(key, shape, fan_in)
+    if not self.mean:
+      return rows
+    key = jax.random.fold_in(key, 1)
+    return rows + self.mean * layers.fan_in_uniform(
+      key, (1, *shape[1:]), fan_in
     )
 
   def __call__(self, x: Array) -> Array:

@@ -188,6 +188,10 @@ class DiffusionTransformer(nn.Module):
       `attention.attention_implementation`.
     causal: attend to no later position; for `decode`.
     num_labels: labels that a token may have; with any, `init` with a label.
+    embedding_mean: what all tokens' embeddings have in common at the start, see
+      `embeddings.TokenEmbedding`.  Queries and keys have no bias: with it they
+      tell places apart from the first step on, and a small network leaves the
+      frequencies of the tokens behind sooner.
 
   >>> import jax
   >>> import jax.numpy as jnp
@@ -211,6 +215,7 @@ class DiffusionTransformer(nn.Module):
   attention: str = 'auto'
   causal: bool = False
   num_labels: int = 0
+  embedding_mean: float = 0.0
 
   def setup(self):
     if self.hidden_size % (2 * self.num_heads):
@@ -218,7 +223,9 @@ class DiffusionTransformer(nn.Module):
         f'hidden_size must be a multiple of 2 * num_heads (rotary embeddings '
         f'turn pairs), not {self.hidden_size} with {self.num_heads} heads'
       )
-    self.embed = embeddings.TokenEmbedding(self.num_states, self.hidden_size)
+    self.embed = embeddings.TokenEmbedding(
+      self.num_states, self.hidden_size, self.embedding_mean
+    )
     if self.num_labels:
       self.label_embed = embeddings.LabelEmbedding(
         self.num_labels, self.hidden_size

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from sedd_jax import losses, noise_schedules, processes
-from sedd_jax.models import DiffusionTransformer, heads, pretrained, transformer
+from sedd_jax.models import (
+  DiffusionTransformer,
+  embeddings,
+  heads,
+  pretrained,
+  transformer,
+)
 from tests import golden_numbers
 
 GRAPHS = ('absorb', 'uniform')
@@ -223,6 +229,30 @@ def test_init_is_pytorchs_with_closed_gates():
   np.testing.assert_allclose(
     score, np.broadcast_to(expected[:, None, None], score.shape), rtol=1e-5
   )
+
+
+def test_embeddings_may_have_a_row_in_common_at_the_start():
+  tables = []
+  for mean in (0.0, 2.0):
+    embed = embeddings.TokenEmbedding(50, 64, mean)
+    params = embed.init(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))
+    tables.append(np.asarray(params['params']['embedding']))
+  common = tables[1] - tables[0]
+  np.testing.assert_allclose(common, common[:1].repeat(50, 0), atol=1e-7)
+  assert 0.9 * 2 / 8 < np.abs(common).max() <= 2 / 8 + 1e-6
+  assert not np.allclose(common[0], 2 * tables[0][0])
+  model = DiffusionTransformer(
+    num_states=5,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    cond_size=8,
+    embedding_mean=2.0,
+  )
+  x_t = jnp.zeros((1, 2), jnp.int32)
+  params = jax.jit(model.init)(jax.random.key(3), x_t, jnp.ones(1))['params']
+  table = np.asarray(params['embed']['embedding'])
+  assert np.abs(table.mean(0)).max() > 1 / 4
 
 
 # One tree, however it is computed.
