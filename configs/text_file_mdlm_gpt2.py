@@ -5,6 +5,7 @@
       --config.data.path=my_corpus.txt
 
 The network and the tokens seen are those of text_file_absorb_gpt2.
+
 Hardware: two CPU cores; 6.1 M parameters and 25.7 M of the vocabulary.
 """
 
