@@ -189,9 +189,9 @@ class DiffusionTransformer(nn.Module):
     causal: attend to no later position; for `decode`.
     num_labels: labels that a token may have; with any, `init` with a label.
     embedding_mean: what all tokens' embeddings have in common at the start, see
-      `embeddings.TokenEmbedding`.  Queries and keys have no bias: with it they
-      tell places apart from the first step on, and a small network leaves the
-      frequencies of the tokens behind sooner.
+      `embeddings.TokenEmbedding`.  Queries and keys have no bias: with it their
+      product depends on the distance of two tokens, whatever these are, from
+      the first step on.
 
   >>> import jax
   >>> import jax.numpy as jnp
