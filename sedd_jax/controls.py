@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from sedd_jax import runs, systems
-from sedd_jax.core import names
+from sedd_jax.core import atomic, names
 from sedd_jax.data.labelling import labels as data_labels
 from sedd_jax.data.labelling import meanings, spans, taggers
 from sedd_jax.data.paired import marked
@@ -441,7 +441,7 @@ def evaluate(
   }
   table = control.table(workdir.name, result)
   report.write_json(workdir / 'control.json', result)
-  report.write(workdir / 'control.md', table)
+  atomic.write_text(workdir / 'control.md', table)
   report.write_jsonl(workdir / 'control.jsonl', rows)
   print(f'{table}see {workdir}', flush=True)
 

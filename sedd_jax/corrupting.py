@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sedd_jax.core import atomic
 from sedd_jax.data.errors import DataError
 from sedd_jax.data.paired import pairs
 from sedd_jax.processes import edit_noise
@@ -137,16 +138,11 @@ def write(
     The lines, and the chains that were drawn again.
   """
   output.parent.mkdir(parents=True, exist_ok=True)
-  part = output.with_name(f'{output.name}.partial')
   number = again = 0
-  try:
-    with open(part, 'w', encoding='utf-8') as stream:
-      for line, empty in lines:
-        stream.write(json.dumps(line, ensure_ascii=False) + '\n')
-        number, again = number + 1, again + empty
-    part.replace(output)
-  finally:
-    part.unlink(missing_ok=True)
+  with atomic.replacing(output) as stream:
+    for line, empty in lines:
+      stream.write(f'{json.dumps(line, ensure_ascii=False)}\n'.encode())
+      number, again = number + 1, again + empty
   return number, again
 
 

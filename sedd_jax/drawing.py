@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sedd_jax import answering, runs, systems
+from sedd_jax.core import atomic
 from sedd_jax.evaluation import (
   conditioning,
   edit_history,
@@ -174,9 +175,9 @@ def write_samples(
     )
     if not written and samples.path is not None:
       shown = page(run, asked.request, samples)
-      report.write(workdir / 'denoising.html', shown)
+      atomic.write_text(workdir / 'denoising.html', shown)
     if not written and samples.history is not None:
-      report.write(workdir / 'edits.html', _edits_page(run, samples))
+      atomic.write_text(workdir / 'edits.html', _edits_page(run, samples))
       colour = sys.stdout.isatty()
       print(
         edit_history.terminal(samples.history[0], run.tokenizer, colour=colour),

@@ -12,6 +12,7 @@ import numpy as np
 
 import sedd_jax
 from sedd_jax import config_checks, controls, drawing, runs, systems
+from sedd_jax.core import atomic
 from sedd_jax.data import DataError, evaluation_sets, pipeline
 from sedd_jax.evaluation import (
   generate,
@@ -170,7 +171,7 @@ def evaluate_suite(
     **circumstances(run, info),
   }
   report.write_json(workdir / f'{suite}.json', told)
-  report.write(workdir / f'{suite}.md', table)
+  atomic.write_text(workdir / f'{suite}.md', table)
   print(table, end='', flush=True)
 
 
@@ -338,6 +339,6 @@ def evaluate_generation(
   }
   table = generation.table(workdir.name, result)
   report.write_json(workdir / 'generation.json', result)
-  report.write(workdir / 'generation.md', table)
+  atomic.write_text(workdir / 'generation.md', table)
   generation.plot(result, workdir / 'generation.png')
   print(f'{table}see {workdir}', flush=True)

@@ -23,11 +23,11 @@ from sedd_jax import (
   runs,
   systems,
 )
+from sedd_jax.core import atomic
 from sedd_jax.data import evaluation_sets, pipeline, statistics
 from sedd_jax.data.labelling import labels
 from sedd_jax.evaluation import (
   judges,
-  report,
   text_metrics,
 )
 from sedd_jax.training import loop, metrics, parallel, tracing, trackers
@@ -75,7 +75,9 @@ def train(command: flags.Command) -> None:
     run_folders.require_same_files(record.get('files', files), files)
     # Not before: a run that is refused keeps what it had.
     if jax.process_index() == 0:
-      report.write(workdir / flags.CONFIG_FILE, config_checks.to_json(config))
+      atomic.write_text(
+        workdir / flags.CONFIG_FILE, config_checks.to_json(config)
+      )
       if experiment.counts is not None:
         statistics.write(workdir / statistics.FILE, experiment.counts)
       if experiment.info.labels:

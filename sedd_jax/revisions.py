@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from sedd_jax import runs, systems
+from sedd_jax.core import atomic
 from sedd_jax.evaluation import edit_history, report, scoring
 
 # Histories on the terminal, and on the page.
@@ -69,7 +70,7 @@ def write(
       figures = ', '.join(f'{key} {found[key]:.4f}' for key in _TOLD)
       print(f'{name}: {figures}')
   lines = ''.join(f'{" ".join(r["revised"].splitlines())}\n' for r in rows)
-  report.write(folder / 'revised.txt', lines)
+  atomic.write_text(folder / 'revised.txt', lines)
   report.write_jsonl(folder / 'revised.jsonl', list(rows))
   report.write_json(folder / 'revised.json', result)
   shown = [history for history in revised.histories if history][:_ON_PAGE]
@@ -80,7 +81,7 @@ def write(
   if len(shown) < len(rows):
     caption += f'; {len(shown)} of {len(rows):,} texts'
   page = edit_history.page(shown, run.tokenizer, caption=f'{caption}.')
-  report.write(folder / 'revised.html', page)
+  atomic.write_text(folder / 'revised.html', page)
   print(f'see {folder / "revised.txt"}', flush=True)
 
 

@@ -87,7 +87,7 @@ def test_written_again_bit_by_bit(kind, tiny_text, tmp_path, capsys):
     # What its network reads of a config besides.
     assert config['model']['dtype'] == 'float32'
     assert config['model']['use_checkpoint'] is False
-  assert not list((tmp_path / 'out').glob('*.partial'))
+  assert not list((tmp_path / 'out').glob('*.part'))
 
 
 @pytest.mark.slow

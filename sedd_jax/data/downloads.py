@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from typing import NamedTuple
 
+from sedd_jax.core import atomic
 from sedd_jax.data import documents
 from sedd_jax.data.errors import DataError
 
@@ -84,15 +85,14 @@ def fetch(
     DataError: if it cannot be had, or is not the wanted file; nothing is kept.
   """
   path = pathlib.Path(path)
-  part = path.with_name(f'{path.name}.part')
   try:
     with (
       urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response,
-      open(part, 'wb') as stream,
+      atomic.replacing(path) as stream,
     ):
       shutil.copyfileobj(response, stream, _BLOCK)
-    check_file(part, sha256=sha256, size=size, url=url)
-    os.replace(part, path)
+      stream.flush()
+      check_file(stream.name, sha256=sha256, size=size, url=url)
   except (
     urllib.error.URLError,
     http.client.HTTPException,
@@ -105,8 +105,6 @@ def fetch(
     ) from error
   except OSError as error:
     raise DataError(f'{path}: cannot write: {error.strerror}') from error
-  finally:
-    part.unlink(missing_ok=True)
 
 
 def check_file(

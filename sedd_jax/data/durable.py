@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from sedd_jax.core import atomic
 from sedd_jax.data.errors import DataError
 
 _BLOCK = 2**24
@@ -103,10 +104,8 @@ def write_text(path: pathlib.Path, text: str) -> None:
   Raises:
     DataError: where it cannot be written.
   """
-  part = path.with_name(f'{path.name}.partial')
   try:
-    part.write_text(text, 'utf-8')
-    os.replace(part, path)
+    atomic.write_text(path, text)
   except OSError as error:
     raise DataError(f'{path}: cannot write: {error.strerror}') from error
 
@@ -115,12 +114,7 @@ def write_json(
   path: pathlib.Path, value: Any, indent: int | None = None
 ) -> None:
   """Replaces a file whole."""
-  part = path.with_name(f'{path.name}.part')
-  with open(part, 'wb') as stream:
-    stream.write(f'{json.dumps(value, indent=indent)}\n'.encode())
-    stream.flush()
-    os.fsync(stream.fileno())
-  os.replace(part, path)
+  atomic.write_text(path, f'{json.dumps(value, indent=indent)}\n')
   flush_folder(path.parent)
 
 

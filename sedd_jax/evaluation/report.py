@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sedd_jax.core import atomic
 from sedd_jax.evaluation import likelihood
 
 _MAX_FRAMES = 129
@@ -318,26 +319,20 @@ def _script(value: Any) -> str:
   return json.dumps(value, separators=(',', ':')).replace('<', '\\u003c')
 
 
-def write(path: str | os.PathLike, text: str) -> None:
-  """Writes a file that appears whole or not at all."""
-  path = pathlib.Path(path)
-  partial = path.with_name(f'{path.name}.partial')
-  partial.write_text(text, encoding='utf-8')
-  os.replace(partial, path)
-
-
 def write_json(path: str | os.PathLike, value: Any) -> None:
   """Writes a value as indented JSON.
 
   Raises:
     ValueError: it holds NaN or an infinity, which JSON has not.
   """
-  write(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
+  atomic.write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 
 def write_jsonl(path: str | os.PathLike, rows: list[dict[str, Any]]) -> None:
   """Writes rows, one JSON object a line."""
-  write(path, ''.join(f'{json.dumps(r, ensure_ascii=False)}\n' for r in rows))
+  atomic.write_text(
+    path, ''.join(f'{json.dumps(r, ensure_ascii=False)}\n' for r in rows)
+  )
 
 
 def commit() -> str | None:

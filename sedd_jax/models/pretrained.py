@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sedd_jax.core import names
+from sedd_jax.core import atomic, names
 from sedd_jax.models import (
   embeddings,
   masked_weights,
@@ -390,11 +390,9 @@ def save_sedd(
   path.mkdir(parents=True, exist_ok=True)
   weights, config_file = files(path)
   # Both are whole before either is there.
-  parts = [file.with_name(f'{file.name}.partial') for file in files(path)]
-  tensor_files.write_safetensors(parts[0], tensors)
-  parts[1].write_text(text + '\n', 'utf-8')
-  parts[0].replace(weights)
-  parts[1].replace(config_file)
+  with atomic.replacing(config_file) as stream:
+    stream.write(f'{text}\n'.encode())
+    tensor_files.write_safetensors(weights, tensors)
 
 
 def _config_of(

@@ -14,6 +14,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from sedd_jax.core import atomic
+
 _DTYPES = {
   'F64': np.dtype(np.float64),
   'F32': np.dtype(np.float32),
@@ -186,14 +188,12 @@ def write_safetensors(
   text = json.dumps(header, separators=(',', ':')).encode()
   # The tensors begin at a multiple of 8 bytes.
   text += b' ' * (-len(text) % 8)
-  unfinished = path.with_name(path.name + '.unfinished')
-  with unfinished.open('wb') as file:
+  with atomic.replacing(path) as file:
     file.write(len(text).to_bytes(8, 'little') + text)
     for tensor in tensors.values():
       # As bytes, for bfloat16 has no buffer of its own.
       flat = np.ascontiguousarray(tensor).reshape(-1)
       file.write(flat.view(np.uint8).data)
-  os.replace(unfinished, path)
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -235,8 +235,5 @@ def write_npz(
     path: the file.
     tensors: name to array.
   """
-  path = pathlib.Path(path)
-  unfinished = path.with_name(path.name + '.unfinished')
-  with unfinished.open('wb') as file:
+  with atomic.replacing(path) as file:
     np.savez(file, allow_pickle=False, **tensors)
-  os.replace(unfinished, path)

@@ -25,6 +25,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
+from sedd_jax.core import atomic
 from sedd_jax.training import state as state_lib
 
 PyTree = Any
@@ -425,9 +426,8 @@ def _write_manifest(path: pathlib.Path) -> None:
     }
     for file in _files(path)
   }
-  temporary = path / f'{MANIFEST}.tmp'
-  temporary.write_text(json.dumps({'files': entries}, indent=1))
-  os.replace(temporary, path / MANIFEST)
+  text = json.dumps({'files': entries}, indent=1)
+  atomic.write_text(path / MANIFEST, text)
 
 
 def _fault(path: pathlib.Path) -> str | None:

@@ -17,6 +17,8 @@ from typing import Any, TextIO
 
 import jax
 
+from sedd_jax.core import atomic
+
 # Dense bfloat16 FLOP/s of a device as JAX counts devices, from the makers' data
 # sheets; the longest name contained in `device_kind` counts.
 PEAK_FLOPS = {
@@ -220,9 +222,7 @@ class Writer:
     kept = [row for row in read(self._path) if row['step'] <= resume_step]
     if resume_step == 0:
       kept = []
-    temporary = self._path.with_suffix('.tmp')
-    temporary.write_text(''.join(_line(row) for row in kept))
-    os.replace(temporary, self._path)
+    atomic.write_text(self._path, ''.join(_line(row) for row in kept))
     self._file = self._path.open('a')
 
   def __enter__(self) -> 'Writer':

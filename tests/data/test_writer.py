@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
+from sedd_jax.core import atomic
 from sedd_jax.data import (
   DataError,
   durable,
@@ -43,7 +44,8 @@ class Faults:
       (pathlib.Path, 'mkdir'),
     ):
       monkeypatch.setattr(module, name, self.counted(getattr(module, name)))
-    monkeypatch.setattr(durable, 'open', self.opened, raising=False)
+    for module in (atomic, durable):
+      monkeypatch.setattr(module, 'open', self.opened, raising=False)
 
   def meets(self):
     self.count += 1

@@ -141,16 +141,6 @@ def test_colours_of_the_script_exist_in_light_and_dark():
   assert set(re.findall(r'var\(--(\w+)\)', text)) <= defined[0]
 
 
-def test_a_file_appears_whole(tmp_path, monkeypatch):
-  path = tmp_path / 'page.html'
-  report.write(path, 'first é')
-  assert path.read_text('utf-8') == 'first é'
-  monkeypatch.setattr(report.os, 'replace', lambda *_: 1 / 0)
-  with pytest.raises(ZeroDivisionError):
-    report.write(path, 'second')
-  assert path.read_text('utf-8') == 'first é'
-
-
 def test_json(tmp_path):
   path = tmp_path / 'evaluation.json'
   report.write_json(path, {'a': 1.5, 'b': None})
