@@ -252,4 +252,4 @@ def test_two_processes_sample_a_stored_run(copied, tmp_path):
   # With the prompt only: those without were drawn after the training.
   assert drawn == texts[2:] and all(repr(text) in shown for text in drawn)
   assert (copied / 'denoising.html').is_file()
-  assert not list(copied.glob('*.partial'))
+  assert not list(copied.glob('*.part'))
