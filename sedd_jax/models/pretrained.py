@@ -191,8 +191,8 @@ def from_state_dict(
     there is no config to say so.
 
   Raises:
-    PretrainedError: for a tensor that is missing, unknown, of a wrong shape or
-      not floating, or sizes that contradict the config.
+    PretrainedError: for a tensor that is missing, unknown, of a wrong shape,
+      not floating or not finite, or sizes that contradict the config.
   """
   if tensors and all(name.startswith('module.') for name in tensors):
     tensors = {

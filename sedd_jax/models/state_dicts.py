@@ -99,8 +99,8 @@ def to_params(
     A tree of float32 numpy arrays.
 
   Raises:
-    PretrainedError: for a tensor that is missing, unknown, of a wrong shape or
-      not floating.
+    PretrainedError: for a tensor that is missing, unknown, of a wrong shape,
+      not floating, or with NaN or an infinity.
   """
   unknown = [name for name in tensors if name not in (*places, *ignored)]
   for name, shape in shapes.items():
@@ -120,6 +120,9 @@ def to_params(
   params: Params = {}
   for name, (place, layer) in places.items():
     tensor = np.asarray(tensors[name], np.float32)
+    # A network of them gives numbers that look like samples.
+    if not np.isfinite(tensor).all():
+      raise PretrainedError(f'tensor {name!r} has numbers that are not finite')
     tensor = tensor.T if place.endswith('kernel') else tensor
     if layer is None:
       put(params, place, np.array(tensor, order='C'))

@@ -373,6 +373,15 @@ FREQUENCIES = 'rotary_emb.inv_freq'
       {},
       "'output_layer.linear.bias' holds int64",
     ),
+    *(
+      (
+        state_dict()
+        | {'output_layer.linear.bias': np.array([value] + 27 * [0.0])},
+        {},
+        "'output_layer.linear.bias' has numbers that are not finite",
+      )
+      for value in (np.nan, np.inf)
+    ),
     (
       state_dict() | {FREQUENCIES: np.linspace(1, 0, 8)},
       {},
