@@ -18,7 +18,8 @@ import time
 
 import numpy as np
 
-from sedd_jax.data import pipeline, shards
+from sedd_jax.data import pipeline
+from sedd_jax.data.prepared import shards
 
 # Batch, length and bytes a token: OpenWebText, a large batch of it, text8.
 SHAPES = ((32, 1024, 2), (512, 1024, 2), (512, 256, 1))

@@ -21,7 +21,9 @@ import platform
 import tempfile
 import time
 
-from sedd_jax.data import documents, streaming, tokenizers, writer
+from sedd_jax.data import streaming, tokenizers
+from sedd_jax.data.files import documents
+from sedd_jax.data.prepared import writer
 
 
 def plain(folder: str, path: str, size: int) -> pathlib.Path:

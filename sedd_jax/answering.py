@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from sedd_jax import runs, systems
-from sedd_jax.data import packing
 from sedd_jax.data.paired import questions, seq2seq
+from sedd_jax.data.prepared import packing
 from sedd_jax.evaluation import answers, report
 
 # What is told of the scores on the terminal.

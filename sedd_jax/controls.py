@@ -11,7 +11,7 @@ import numpy as np
 
 from sedd_jax import runs, systems
 from sedd_jax.core import atomic, names
-from sedd_jax.data.labelling import labels as data_labels
+from sedd_jax.data.files import labels as data_labels
 from sedd_jax.data.labelling import meanings, spans, taggers
 from sedd_jax.data.paired import marked
 from sedd_jax.default_config import FIELDS

@@ -122,7 +122,7 @@ FIELDS: dict[str, Field] = {
   'data.source': Field(
     'openwebtext',
     'The corpus.',
-    'sedd_jax.data.corpora:SOURCES',
+    'sedd_jax.data.sources.corpora:SOURCES',
   ),
   'data.path': Field(
     '', "The corpus' file or folder; empty: the source's own default."
@@ -328,7 +328,7 @@ FIELDS: dict[str, Field] = {
   'eval.suite': Field(
     '',
     'Mode evaluate: published test sets in place of the split.',
-    'sedd_jax.data.evaluation_sets:NAMES',
+    'sedd_jax.data.sets.evaluation_sets:NAMES',
   ),
   'eval.suite_path': Field(
     'data_cache/evaluation', "The folder of the suite's files."

@@ -13,7 +13,8 @@ import numpy as np
 import sedd_jax
 from sedd_jax import config_checks, controls, drawing, runs, systems
 from sedd_jax.core import atomic
-from sedd_jax.data import DataError, evaluation_sets, pipeline
+from sedd_jax.data import DataError, pipeline
+from sedd_jax.data.sets import evaluation_sets
 from sedd_jax.evaluation import (
   generate,
   generation,

@@ -24,8 +24,10 @@ from sedd_jax import (
   systems,
 )
 from sedd_jax.core import atomic
-from sedd_jax.data import evaluation_sets, pipeline, statistics
-from sedd_jax.data.labelling import labels
+from sedd_jax.data import pipeline
+from sedd_jax.data.files import labels
+from sedd_jax.data.prepared import statistics
+from sedd_jax.data.sets import evaluation_sets
 from sedd_jax.evaluation import (
   judges,
   text_metrics,

@@ -9,7 +9,7 @@ import jax
 
 from sedd_jax import config_checks, flags
 from sedd_jax.core import names
-from sedd_jax.data import packing
+from sedd_jax.data.prepared import packing
 from sedd_jax.systems import SYSTEMS
 from sedd_jax.systems.base import System
 from sedd_jax.training import checkpoint

@@ -13,8 +13,9 @@ import numpy as np
 
 from sedd_jax import config_checks, flags, run_folders, systems
 from sedd_jax.core import names
-from sedd_jax.data import documents, pipeline, shards, statistics
-from sedd_jax.data.labelling import labels
+from sedd_jax.data import pipeline
+from sedd_jax.data.files import documents, labels
+from sedd_jax.data.prepared import shards, statistics
 from sedd_jax.default_config import FIELDS
 from sedd_jax.evaluation import generate, judges
 from sedd_jax.systems.base import Bound, Samples, System

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sedd_jax import config_checks, flags, runs
-from sedd_jax.data.labelling import labels
+from sedd_jax.data.files import labels
 from sedd_jax.data.tokenizers import words_file
 from sedd_jax.training import loop, optimizer, state, step
 

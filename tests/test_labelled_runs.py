@@ -9,7 +9,7 @@ import pytest
 import sedd_jax as sj
 from sedd_jax import config_checks, drawing, main, runs, systems
 from sedd_jax.data import DataError
-from sedd_jax.data.labelling import labels
+from sedd_jax.data.files import labels
 from tests import tiny
 
 FIELDS = {

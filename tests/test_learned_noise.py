@@ -10,7 +10,8 @@ import pytest
 import sedd_jax as sj
 from sedd_jax import flags, main, run_folders, runs
 from sedd_jax.config_checks import ConfigError
-from sedd_jax.data import DataError, statistics
+from sedd_jax.data import DataError
+from sedd_jax.data.prepared import statistics
 from tests import tiny
 
 FIELDS = {

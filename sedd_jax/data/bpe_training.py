@@ -4,8 +4,8 @@ import importlib
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from sedd_jax.data import documents, durable
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import documents, durable
 from sedd_jax.data.paired import pairs
 
 END = '<|endoftext|>'

@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sedd_jax.core import names
-from sedd_jax.data import corpora, crops, packing, shards, tokenizers
+from sedd_jax.data import crops, tokenizers
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import labels
 from sedd_jax.data.info import DataInfo
-from sedd_jax.data.labelling import labels, meanings, tagged, taggers
+from sedd_jax.data.labelling import meanings, tagged, taggers
 from sedd_jax.data.paired import seq2seq
+from sedd_jax.data.prepared import packing, shards
+from sedd_jax.data.sources import corpora
 from sedd_jax.data.tokenizers import Tokenizer
 
 # Beyond so many files of text, a prepared corpus is named by its token files.

@@ -36,23 +36,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sedd_jax.core import names
-from sedd_jax.data import (
-  bpe_training,
-  corpora,
-  documents,
-  downloads,
-  durable,
-  evaluation_sets,
-  packing,
-  published,
-  streaming,
-  tfds_folders,
-  tokenizers,
-  writer,
-)
+from sedd_jax.data import bpe_training, streaming, tokenizers
 from sedd_jax.data.errors import DataError
-from sedd_jax.data.labelling import labels
+from sedd_jax.data.files import documents, downloads, durable, labels
 from sedd_jax.data.paired import pairs
+from sedd_jax.data.prepared import packing, writer
+from sedd_jax.data.sets import evaluation_sets
+from sedd_jax.data.sources import corpora, published, tfds_folders
 from sedd_jax.data.tokenizers import Tokenizer
 
 TOKENIZER = {
@@ -315,7 +305,7 @@ def prepare_tokenizer(arguments: argparse.Namespace) -> None:
 def prepare_tfds(arguments: argparse.Namespace) -> None:
   """Text of one source to a TFDS dataset (array_record)."""
   # Takes half a second to import.
-  from sedd_jax.data import tfds_builders
+  from sedd_jax.data.sources import tfds_builders
 
   source = arguments.source
   if arguments.label:

@@ -26,16 +26,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sedd_jax.data import (
-  detokenizers,
-  documents,
-  evaluation_sets,
-  tokenizers,
-)
-from sedd_jax.data.documents import Document
+from sedd_jax.data import tokenizers
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import documents
+from sedd_jax.data.files.documents import Document
+from sedd_jax.data.prepared.writer import Writer
+from sedd_jax.data.sets import detokenizers, evaluation_sets
 from sedd_jax.data.tokenizers import Tokenizer
-from sedd_jax.data.writer import Writer
 
 # Documents that are turned into tokens together.
 BATCH_BYTES = 2**22

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from sedd_jax.data.labelling import labels as data_labels
+from sedd_jax.data.files import labels as data_labels
 from sedd_jax.data.labelling import meanings
 from sedd_jax.noise_schedules import GaussianSteps
 from sedd_jax.processes import Gaussian

@@ -6,7 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, corpora, downloads, load
+from sedd_jax.data import DataError, load
+from sedd_jax.data.files import downloads
+from sedd_jax.data.sources import corpora
 
 TEXT = ' the quick brown fox jumps over the lazy dog' * 50
 

@@ -5,7 +5,7 @@ All texts are written for these tests.
 
 import pytest
 
-from sedd_jax.data import detokenizers
+from sedd_jax.data.sets import detokenizers
 
 CASES = {
   'wikitext': [

@@ -10,7 +10,8 @@ import zipfile
 
 import pytest
 
-from sedd_jax.data import DataError, documents, parquets, tars
+from sedd_jax.data import DataError
+from sedd_jax.data.files import documents, parquets, tars
 
 
 def texts(*paths):

@@ -6,7 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, evaluation_sets, set_packing, tokenizers
+from sedd_jax.data import DataError, tokenizers
+from sedd_jax.data.sets import evaluation_sets, set_packing
 
 END = 99
 

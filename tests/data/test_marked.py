@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sedd_jax.data import DataError, tokenizers
-from sedd_jax.data.documents import Document
+from sedd_jax.data.files.documents import Document
 from sedd_jax.data.paired import marked
 from tests.data import toys
 

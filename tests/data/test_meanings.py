@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sedd_jax.data import DataError
-from sedd_jax.data.labelling import labels, meanings
+from sedd_jax.data.files import labels
+from sedd_jax.data.labelling import meanings
 from sedd_jax.data.pipeline import PAIR_FIELDS, describe, load
 
 ROWS = (

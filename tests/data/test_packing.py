@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, durable, packing, tokenizers, writer
+from sedd_jax.data import DataError, tokenizers
+from sedd_jax.data.files import durable
+from sedd_jax.data.prepared import packing, writer
 from tests.data.toys import tiny_bpe
 
 
@@ -258,7 +260,8 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 # once JAX has started its threads.
 _LIMITED = """
 import resource, signal, sys, numpy as np
-from sedd_jax.data import DataError, tokenizers, writer
+from sedd_jax.data import DataError, tokenizers
+from sedd_jax.data.prepared import writer
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))
 try:

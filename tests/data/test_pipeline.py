@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sedd_jax.data import DataError, Dataset, load, tokenizers, writer
+from sedd_jax.data import DataError, Dataset, load, tokenizers
 from sedd_jax.data.pipeline import DataInfo
+from sedd_jax.data.prepared import writer
 
 
 def dataset(num_tokens=1000, seq_len=16, **splits):

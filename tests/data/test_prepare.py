@@ -16,19 +16,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from sedd_jax.data import (
-  DataError,
-  documents,
-  downloads,
-  evaluation_sets,
-  load,
-  packing,
-  prepare,
-  streaming,
-  tokenizers,
-  writer,
-)
-from sedd_jax.data.documents import Document
+from sedd_jax.data import DataError, load, prepare, streaming, tokenizers
+from sedd_jax.data.files import documents, downloads
+from sedd_jax.data.files.documents import Document
+from sedd_jax.data.prepared import packing, writer
+from sedd_jax.data.sets import evaluation_sets
 from tests.data.toys import tiny_bpe
 
 TEXT = 'the quick brown fox jumps over the lazy dog ' * 50

@@ -10,8 +10,10 @@ import zipfile
 
 import pytest
 
-from sedd_jax.data import DataError, load, packing, prepare, published
-from sedd_jax.data.documents import Document
+from sedd_jax.data import DataError, load, prepare
+from sedd_jax.data.files.documents import Document
+from sedd_jax.data.prepared import packing
+from sedd_jax.data.sources import published
 
 LINES = {
   'train': ' \n = One = \n \n a b , c \n',

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from sedd_jax.data import pipeline, shards, tokenizers
+from sedd_jax.data import pipeline, tokenizers
+from sedd_jax.data.prepared import shards
 
 
 def cut_up(rng, whole):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, statistics
+from sedd_jax.data import DataError
+from sedd_jax.data.prepared import statistics
 
 
 def test_counts_do_not_depend_on_the_pieces(monkeypatch):

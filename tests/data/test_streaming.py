@@ -6,8 +6,10 @@ import tracemalloc
 
 import pytest
 
-from sedd_jax.data import documents, streaming, tokenizers, writer
-from sedd_jax.data.documents import Document
+from sedd_jax.data import streaming, tokenizers
+from sedd_jax.data.files import documents
+from sedd_jax.data.files.documents import Document
+from sedd_jax.data.prepared import writer
 
 RECIPE = streaming.Recipe(tokenizer='bytes')
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sedd_jax.data import DataError, tokenizers
-from sedd_jax.data.labelling import labels
+from sedd_jax.data.files import labels
 from sedd_jax.data.pipeline import load
 from tests import toy_tagger
 

@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, load, prepare, tfds_folders
+from sedd_jax.data import DataError, load, prepare
+from sedd_jax.data.sources import tfds_folders
 
 TEXT = 'the quick brown fox jumps over the lazy dog ' * 9000
 
@@ -16,7 +17,7 @@ def builders():
   with warnings.catch_warnings():
     # What importing TFDS says is not ours.
     warnings.simplefilter('ignore')
-    from sedd_jax.data import tfds_builders
+    from sedd_jax.data.sources import tfds_builders
   return tfds_builders
 
 

@@ -7,8 +7,9 @@ import types
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, documents, tokenizers
-from sedd_jax.data.documents import Document
+from sedd_jax.data import DataError, tokenizers
+from sedd_jax.data.files import documents
+from sedd_jax.data.files.documents import Document
 from sedd_jax.data.tokenizers import byte_pairs, library
 from tests.data.toys import tiny_bpe
 

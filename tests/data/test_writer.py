@@ -11,15 +11,10 @@ import numpy as np
 import pytest
 
 from sedd_jax.core import atomic
-from sedd_jax.data import (
-  DataError,
-  durable,
-  packing,
-  streaming,
-  tokenizers,
-  writer,
-)
-from sedd_jax.data.documents import Document
+from sedd_jax.data import DataError, streaming, tokenizers
+from sedd_jax.data.files import durable
+from sedd_jax.data.files.documents import Document
+from sedd_jax.data.prepared import packing, writer
 
 TEXTS = [f'{"some more words " * (i % 4)}document {i}' for i in range(24)]
 

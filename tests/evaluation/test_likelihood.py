@@ -9,7 +9,8 @@ import pytest
 
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import times
-from sedd_jax.data import evaluation_sets, pipeline, tokenizers
+from sedd_jax.data import pipeline, tokenizers
+from sedd_jax.data.sets import evaluation_sets
 from sedd_jax.evaluation import likelihood, report
 from sedd_jax.systems.base import Bound
 from sedd_jax.training import parallel

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from sedd_jax import config_checks, default_config, systems
-from sedd_jax.data.labelling import labels
+from sedd_jax.data.files import labels
 
 VOCAB = 7
 LENGTH = 6

@@ -1,1 +1,1 @@
-"""What is known of texts: labels, fields of meanings, tags and phrases."""
+"""What is known of texts: fields of meanings, tags and phrases."""

@@ -13,7 +13,8 @@ import numpy as np
 from sedd_jax.core import names
 from sedd_jax.data import crops
 from sedd_jax.data.errors import DataError
-from sedd_jax.data.labelling import labelled, labels
+from sedd_jax.data.files import labels
+from sedd_jax.data.labelling import labelled
 from sedd_jax.data.paired import seq2seq
 from sedd_jax.data.paired.pairs import Pair
 

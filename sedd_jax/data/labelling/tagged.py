@@ -13,7 +13,8 @@ from absl import logging
 
 from sedd_jax.data import crops
 from sedd_jax.data.errors import DataError
-from sedd_jax.data.labelling import labelled, labels, spans, taggers
+from sedd_jax.data.files import labels
+from sedd_jax.data.labelling import labelled, spans, taggers
 from sedd_jax.data.labelling.spans import FIRST, Tagged
 from sedd_jax.data.paired import seq2seq
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from sedd_jax.data.documents import Document
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files.documents import Document
 from sedd_jax.data.tokenizers import Tokenizer
 
 # Before a text, behind it, and beyond.

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sedd_jax.core import names
-from sedd_jax.data import documents
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import documents
 
 _PACKED = ('.gz', '.xz', '.zst', '.zip')
 _BYTE_ORDER_MARK = b'\xef\xbb\xbf'

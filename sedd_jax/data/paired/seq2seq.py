@@ -13,12 +13,14 @@ from absl import logging
 from numpy.typing import ArrayLike
 
 from sedd_jax.core import names
-from sedd_jax.data import corpora, crops, documents, tokenizers
-from sedd_jax.data.documents import Document
+from sedd_jax.data import crops, tokenizers
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import documents
+from sedd_jax.data.files.documents import Document
 from sedd_jax.data.info import DataInfo
 from sedd_jax.data.paired import marked, pair_layouts, pairs
 from sedd_jax.data.paired.pairs import Pair
+from sedd_jax.data.sources import corpora
 
 # Texts turned into tokens at a time.
 _AT_ONCE = 4096

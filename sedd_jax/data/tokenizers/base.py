@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from sedd_jax.data import documents
-from sedd_jax.data.documents import Document
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import documents
+from sedd_jax.data.files.documents import Document
 
 NEEDS_EXTRA = "pip install 'sedd_jax[tokenizers]'"
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from sedd_jax.data import documents
-from sedd_jax.data.documents import Document
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import documents
+from sedd_jax.data.files.documents import Document
 from sedd_jax.data.tokenizers.base import (
   NEEDS_EXTRA,
   Tokenizer,

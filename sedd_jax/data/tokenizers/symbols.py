@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from sedd_jax.data.documents import Document
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files.documents import Document
 from sedd_jax.data.tokenizers.base import Tokenizer, checked_ids
 
 _DIGITS = (

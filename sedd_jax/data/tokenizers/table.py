@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Iterable
 
 from sedd_jax.core import names
-from sedd_jax.data import documents
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import documents
 from sedd_jax.data.tokenizers.base import Tokenizer
 from sedd_jax.data.tokenizers.byte_pairs import BytePairs, gpt2
 from sedd_jax.data.tokenizers.library import TokenizerFile, WordPiece

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from sedd_jax.data import documents
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import documents
 from sedd_jax.data.tokenizers.base import Tokenizer, checked_ids, lines_of
 
 WORDS_FILE = 'words.txt'

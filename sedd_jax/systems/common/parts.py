@@ -15,7 +15,7 @@ from jax import Array
 from sedd_jax import losses, models, noise_schedules, processes
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import names, shapes, times
-from sedd_jax.data.labelling import labels as data_labels
+from sedd_jax.data.files import labels as data_labels
 from sedd_jax.processes import mutual_information
 from sedd_jax.systems import base
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sedd_jax.data import corpora, documents, downloads
+from sedd_jax.data.files import documents, downloads
+from sedd_jax.data.sources import corpora
 
 PIECE_BYTES = 2**16
 

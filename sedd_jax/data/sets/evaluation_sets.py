@@ -17,14 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sedd_jax.core import names
-from sedd_jax.data import (
-  detokenizers,
-  documents,
-  durable,
-  pipeline,
-  set_packing,
-)
+from sedd_jax.data import pipeline
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import documents, durable
+from sedd_jax.data.sets import detokenizers, set_packing
 from sedd_jax.data.tokenizers import Tokenizer, storage_dtype
 
 _UNREADABLE = (

@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 from sedd_jax.core import names
-from sedd_jax.data import parquets, tars, zstd
 from sedd_jax.data.errors import DataError
-from sedd_jax.data.labelling import labels
+from sedd_jax.data.files import labels, parquets, tars, zstd
 
 # The line that ends a document inside a plain text file.
 END_OF_TEXT = b'<|endoftext|>'

@@ -10,9 +10,9 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from sedd_jax.data import documents
-from sedd_jax.data.documents import Document
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import documents
+from sedd_jax.data.files.documents import Document
 
 _ARCHIVES = ('.zip', '.tar', '.tgz', '.tar.gz', '.tar.xz', '.tar.zst')
 # What `documents` puts behind a file's name.

@@ -22,9 +22,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from sedd_jax.data import documents, durable, packing, shards, tokenizers
+from sedd_jax.data import tokenizers
 from sedd_jax.data.errors import DataError
-from sedd_jax.data.labelling import labels
+from sedd_jax.data.files import documents, durable, labels
+from sedd_jax.data.prepared import packing, shards
 from sedd_jax.data.tokenizers import Tokenizer
 
 PARTIAL = '.partial'

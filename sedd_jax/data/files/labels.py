@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sedd_jax.core import names
-from sedd_jax.data import durable
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import durable
 
 # The names of files and folders, in place of a field's name.
 FILE, FOLDER = '@file', '@folder'

@@ -16,18 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from sedd_jax.data import (
-  documents,
-  downloads,
-  published,
-  shards,
-  tfds_folders,
-  tokenizers,
-  writer,
-)
-from sedd_jax.data.documents import Document
+from sedd_jax.data import tokenizers
 from sedd_jax.data.errors import DataError
-from sedd_jax.data.labelling import labels
+from sedd_jax.data.files import documents, downloads, labels
+from sedd_jax.data.files.documents import Document
+from sedd_jax.data.prepared import shards, writer
+from sedd_jax.data.sources import published, tfds_folders
 from sedd_jax.data.tokenizers import Tokenizer
 
 CACHE = 'data_cache'

@@ -6,8 +6,9 @@ import pathlib
 
 import numpy as np
 
-from sedd_jax.data import durable, shards
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import durable
+from sedd_jax.data.prepared import shards
 
 # What a run writes beside its config.
 FILE = 'statistics.json'

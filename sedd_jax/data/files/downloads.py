@@ -10,8 +10,8 @@ import urllib.request
 from typing import NamedTuple
 
 from sedd_jax.core import atomic
-from sedd_jax.data import documents
 from sedd_jax.data.errors import DataError
+from sedd_jax.data.files import documents
 
 _TIMEOUT_SECONDS = 60
 _BLOCK = 2**20

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from sedd_jax.data import documents, shards, tokenizers
+from sedd_jax.data import tokenizers
 from sedd_jax.data.errors import DataError
-from sedd_jax.data.labelling import labels
+from sedd_jax.data.files import documents, labels
+from sedd_jax.data.prepared import shards
 from sedd_jax.data.tokenizers import Tokenizer
 
 FORMAT = 2

@@ -1,0 +1,1 @@
+"""Files: plain, packed and compressed text, and what is written to last."""

@@ -1,0 +1,1 @@
+"""Prepared folders: token files of each split, a manifest, and their writer."""

@@ -1,0 +1,1 @@
+"""Texts that models are compared on, as their papers read and pack them."""

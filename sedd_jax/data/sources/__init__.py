@@ -1,0 +1,1 @@
+"""Corpora by name: where their text is, and how they are divided."""
