@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch_sedd
 
-from sedd_jax import losses, runs
+from sedd_jax import experiments, losses
 from sedd_jax.core import keys as keys_lib
 from sedd_jax.core import times
 from sedd_jax.models import pretrained
@@ -47,7 +47,7 @@ def own_draws(config: Any, tokens: np.ndarray, seed: int) -> Iterator[Loss]:
 
 
 def our_draws(
-  experiment: runs.Experiment, key: jax.Array, seed: int
+  experiment: experiments.Experiment, key: jax.Array, seed: int
 ) -> Iterator[Loss]:
   """The loss of each step, on what our run of the seed draws there."""
   config = experiment.config
@@ -80,7 +80,7 @@ def learned(config: Any, seed: int, own: argparse.Namespace) -> list[float]:
   """The loss of every step, in bits a token."""
   config.seed = seed
   torch.manual_seed(seed)
-  experiment = runs.Experiment(config)
+  experiment = experiments.Experiment(config)
   updates = optimizer.make(**config.optimizer)
   started = jax.jit(
     lambda: state.create(experiment.system.init, updates, seed)

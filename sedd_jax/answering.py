@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sedd_jax import runs, systems
+from sedd_jax import experiments, runs, systems
 from sedd_jax.data.paired import questions, seq2seq
 from sedd_jax.data.prepared import packing
 from sedd_jax.evaluation import answers, report
@@ -26,7 +26,7 @@ class Asked(NamedTuple):
   requests: Sequence[systems.Request]
 
 
-def questions_of(experiment: runs.Experiment) -> questions.Questions:
+def questions_of(experiment: experiments.Experiment) -> questions.Questions:
   """The pairs that `sampling.pairs` names: a split, or files.
 
   Raises:
@@ -48,7 +48,7 @@ def questions_of(experiment: runs.Experiment) -> questions.Questions:
   return questions.of_split(dataset, what, limit)
 
 
-def preview(experiment: runs.Experiment) -> systems.Request:
+def preview(experiment: experiments.Experiment) -> systems.Request:
   """One candidate of each of the first pairs, a batch, with its path.
 
   Raises:
@@ -61,7 +61,7 @@ def preview(experiment: runs.Experiment) -> systems.Request:
   )
 
 
-def asked(experiment: runs.Experiment) -> Asked:
+def asked(experiment: experiments.Experiment) -> Asked:
   """All that `sampling.pairs` asks for.
 
   Raises:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sedd_jax import answering, runs, systems
+from sedd_jax import answering, experiments, runs, systems
 from sedd_jax.core import atomic
 from sedd_jax.evaluation import (
   conditioning,
@@ -27,7 +27,9 @@ class Asked(NamedTuple):
   kept: list[dict[str, Any]]
 
 
-def requests_of(experiment: runs.Experiment, *, free: bool) -> list[Asked]:
+def requests_of(
+  experiment: experiments.Experiment, *, free: bool
+) -> list[Asked]:
   """What the config asks for, of pairs one batch: mode sample answers all.
 
   Args:

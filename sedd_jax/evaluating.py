@@ -11,7 +11,14 @@ import jax
 import numpy as np
 
 import sedd_jax
-from sedd_jax import config_checks, controls, drawing, runs, systems
+from sedd_jax import (
+  config_checks,
+  controls,
+  drawing,
+  experiments,
+  runs,
+  systems,
+)
 from sedd_jax.core import atomic
 from sedd_jax.data import DataError, pipeline
 from sedd_jax.data.sets import evaluation_sets
@@ -36,7 +43,7 @@ class Evaluator:
 
   def __init__(
     self,
-    experiment: runs.Experiment,
+    experiment: experiments.Experiment,
     layout: parallel.Layout,
     dataset: pipeline.AnyDataset,
   ):
@@ -234,7 +241,7 @@ def frontier(run: runs.Run) -> list[tuple[float, systems.Request]]:
   return found
 
 
-def text_of(experiment: runs.Experiment) -> list[np.ndarray] | None:
+def text_of(experiment: experiments.Experiment) -> list[np.ndarray] | None:
   """As many pieces of the split as samples, as long; None without its text.
 
   Args:

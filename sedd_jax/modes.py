@@ -17,6 +17,7 @@ from sedd_jax import (
   controls,
   drawing,
   evaluating,
+  experiments,
   flags,
   revisions,
   run_folders,
@@ -49,7 +50,7 @@ def train(command: flags.Command) -> None:
       )
     run_folders.require_same(config, workdir)
     goes_on = workdir if run_folders.has_checkpoint(workdir) else None
-    experiment = runs.Experiment(config, workdir=goes_on)
+    experiment = experiments.Experiment(config, workdir=goes_on)
     if config.eval.checkpoint == 'best' and experiment.system.bound is None:
       raise ValueError(
         f"eval.checkpoint='best': system {config.system.name} has no bound, by "
@@ -69,7 +70,7 @@ def train(command: flags.Command) -> None:
     # What a run that goes on started from may be gone by now.
     started = run_folders.has_checkpoint(workdir)
     initial = None if started else experiment.initial_params()
-    initial_aux = None if started else experiment.initial_aux()
+    initial_aux = None if started else runs.initial_aux(experiment)
     _make_folder(workdir)
   files = experiment.files
 

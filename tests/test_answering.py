@@ -12,6 +12,7 @@ from sedd_jax import (
   config_checks,
   default_config,
   drawing,
+  experiments,
   main,
   runs,
 )
@@ -72,7 +73,7 @@ def config_of(path, name, **changes):
 
 
 def run_of(config):
-  experiment = runs.Experiment(config)
+  experiment = experiments.Experiment(config)
   params, aux = jax.jit(experiment.system.init)(jax.random.key(0))
   rng = np.random.default_rng(0)
   params = jax.tree.map(
@@ -85,7 +86,7 @@ def test_a_source_that_is_begun_with_and_does_not_fit_is_counted(tmp_path):
   path = write_pairs(tmp_path)
   for length, counted in ((0, False), (4, True)):
     config = config_of(path, 'diffuser', sampling__length=length)
-    asked = answering.asked(runs.Experiment(config))
+    asked = answering.asked(experiments.Experiment(config))
     assert (asked.questions.cut == counted).all()
 
 
@@ -121,7 +122,9 @@ def test_every_system_answers_the_same_pairs(name, tmp_path, capsys):
   lines = path.read_text().splitlines(keepends=True)
   (tmp_path / 'own.jsonl').write_text(''.join(lines[240:242]))
   alone = config_of(path, name, sampling__pairs=str(tmp_path / 'own.jsonl'))
-  again = runs.Run(runs.Experiment(alone, read=False), run.params, run.aux, 7)
+  again = runs.Run(
+    experiments.Experiment(alone, read=False), run.params, run.aux, 7
+  )
   # What is compiled already.
   again.experiment.system = run.experiment.system
   wanted = answering.asked(again.experiment)
@@ -134,7 +137,7 @@ def test_every_system_answers_the_same_pairs(name, tmp_path, capsys):
 
 def test_a_training_shows_answers_to_the_first(tmp_path):
   config = config_of(write_pairs(tmp_path), 'diffuseq')
-  experiment = runs.Experiment(config)
+  experiment = experiments.Experiment(config)
   (asked,) = drawing.requests_of(experiment, free=True)
   assert len(asked.request.seeds) == 4 and asked.request.record_path
   assert asked.request.given.any(1).all()
@@ -167,7 +170,7 @@ def test_a_system_without_a_place_for_a_source_says_so(tmp_path):
     write_pairs(tmp_path), 'autoregressive', data__layout='split'
   )
   with pytest.raises(ValueError, match='takes no source in a request'):
-    answering.asked(runs.Experiment(config))
+    answering.asked(experiments.Experiment(config))
 
 
 @pytest.mark.slow
@@ -227,7 +230,7 @@ def test_diffuseq_learns_to_answer(tmp_path):
     'sampling__batch_size': 48,
     'sampling__clamp': 20,
   }
-  experiment = runs.Experiment(config_of(path, 'diffuseq', **fields))
+  experiment = experiments.Experiment(config_of(path, 'diffuseq', **fields))
   system, data = experiment.system, experiment.dataset
   updates = optax.adam(5e-3)
   params, aux = jax.jit(system.init)(jax.random.key(0))

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from sedd_jax import flags, runs
+from sedd_jax import experiments, flags
 from tests import tiny
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'benchmarks'
@@ -254,7 +254,7 @@ def test_family(monkeypatch, tmp_path, tiny_text, result_of):
   rest = [argument for argument in rest if not argument.startswith(own)]
   for name in family.SYSTEMS:
     given = family.arguments(tmp_path, name, 'train', rest)
-    runs.Experiment(flags.parse(given).config)
+    experiments.Experiment(flags.parse(given).config)
   name = 'autoregressive'
   argv = ['family.py', str(tmp_path), f'--only={name}', *rest]
   argv += ['--config.training.num_steps=20', '--config.eval.max_sequences=8']

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from sedd_jax import config_checks, flags, runs
+from sedd_jax import config_checks, experiments, flags
 from sedd_jax.data.files import labels
 from sedd_jax.data.tokenizers import words_file
 from sedd_jax.training import loop, optimizer, state, step
@@ -224,7 +224,7 @@ def test_a_recipe_makes_a_step(name, tiny_text, tmp_path):
   # A first step of a warm-up is below what float32 tells apart.
   config.optimizer.update({'learning_rate': 1e-3, 'warmup_steps': 0})
   config_checks.validate(config)
-  experiment = runs.Experiment(config)
+  experiment = experiments.Experiment(config)
   system = experiment.system
   updates = optimizer.make(**config.optimizer)
   # Drawn by numpy: what draws them takes as long to compile as the step.

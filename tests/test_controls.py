@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from sedd_jax import config_checks, controls, main, modes, runs
+from sedd_jax import config_checks, controls, experiments, main, modes, runs
 from sedd_jax.data import prepare
 from sedd_jax.evaluation import control, judges
 from tests import tiny
@@ -324,7 +324,7 @@ def test_a_classifier_of_another_generator(folder, generator, tmp_path):
     fields = {'init_from': folder / 'generator', **changes}
     config = config_of(CLASSIFIER, data__path=path, **fields)
     with pytest.raises(ValueError, match=f'init_from.*{told}'):
-      runs.Experiment(config).initial_aux()
+      runs.initial_aux(experiments.Experiment(config))
 
 
 def config_of(fields, **changes):
@@ -385,7 +385,7 @@ def test_kinds_and_targets(tmp_path):
     with pytest.raises(ValueError, match=told):
       control.kinds(text, known)
   config = config_of(GENERATOR, data__path=write_meanings(tmp_path))
-  data = runs.Experiment(config).dataset
+  data = experiments.Experiment(config).dataset
   found = control.targets(data, 'validation', ('area', 'length'), 3)
   assert len(found) == 3
   for target in found:
@@ -400,7 +400,7 @@ def test_kinds_and_targets(tmp_path):
 
 def test_what_counts_as_a_success(tmp_path):
   config = config_of(GENERATOR, data__path=write_meanings(tmp_path))
-  tokenizer = runs.Experiment(config).tokenizer
+  tokenizer = experiments.Experiment(config).tokenizer
 
   def sample_of(text):
     ids = [tokenizer.cls, *tokenizer.encode(text), tokenizer.sep]

@@ -15,10 +15,10 @@ import sedd_jax as sj
 from sedd_jax import (
   config_checks,
   default_config,
+  experiments,
   flags,
   main,
   noise_schedules,
-  runs,
 )
 from sedd_jax.systems.common import parts
 
@@ -119,7 +119,7 @@ def test_process_outside_the_package(my_modules):
   assert float(ring.prior_kl(x_0, 20.0).max()) < 1e-5
 
   with pytest.raises(ValueError, match='has no scores'):
-    runs.Experiment(command.config, read=False)
+    experiments.Experiment(command.config, read=False)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import sedd_jax as sj
-from sedd_jax import config_checks, drawing, main, runs, systems
+from sedd_jax import config_checks, drawing, experiments, main, systems
 from sedd_jax.data import DataError
 from sedd_jax.data.files import labels
 from tests import tiny
@@ -108,7 +108,7 @@ def experiment_of(folder, workdir=None, **fields):
   config = config_checks.read(folder / 'config.json')
   for path, value in fields.items():
     config_checks.assign(config, path.replace('__', '.'), value)
-  return runs.Experiment(config, workdir=workdir)
+  return experiments.Experiment(config, workdir=workdir)
 
 
 def test_other_text_by_the_numbers_of_the_run(labelled, tmp_path):

@@ -68,10 +68,32 @@ def test_arrows_point_one_way(path):
   assert seen <= set(MAY_SEE[room(path)]), path
 
 
+# The rooms of the data, each of which may see those before it.
+DATA = (
+  *('files', 'tokenizers', 'prepared', 'sources', 'paired', 'labelling'),
+  'sets',
+)
+
+
+@pytest.mark.parametrize('name', DATA)
+def test_arrows_between_the_rooms_of_the_data(name):
+  own = {n for p in PACKAGE.glob(f'data/{name}/*.py') for n in imports(p)}
+  seen = {n.split('.')[2] for n in own if n.startswith('sedd_jax.data.')}
+  assert seen and not seen & set(DATA[DATA.index(name) + 1 :])
+
+
 # The files beside the rooms, each of which may see those before it.
 PROGRAM = (
-  *('default_config', 'config_checks', 'flags', 'run_folders', 'runs'),
-  *('answering', 'controls', 'drawing', 'evaluating', 'revisions'),
+  *('default_config', 'config_checks', 'flags', 'run_folders'),
+  *(
+    'experiments',
+    'runs',
+    'answering',
+    'controls',
+    'drawing',
+    'evaluating',
+    'revisions',
+  ),
   *('corrupting', 'modes', 'main'),
 )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sedd_jax as sj
-from sedd_jax import flags, main, run_folders, runs
+from sedd_jax import experiments, flags, main, run_folders
 from sedd_jax.config_checks import ConfigError
 from sedd_jax.data import DataError
 from sedd_jax.data.prepared import statistics
@@ -45,7 +45,7 @@ def test_a_run_with_learned_neighbors(tiny_text, tmp_path, capsys):
   rows = run.sample(2, prompt='the {blank:4} of').tokens
   assert run.tokenizer.decode(rows[0]).startswith('the ')
   # The noise is that of the embeddings, not of the start.
-  first = runs.Experiment(run.config, read=False, workdir=workdir)
+  first = experiments.Experiment(run.config, read=False, workdir=workdir)
   _, aux = first.system.init(jax.random.key(0))
   assert np.any(aux['noise']['powers'] != run.aux['noise']['powers'])
   assert reported['terms'].keys() == {'diffusion', 'prior', 'reconstruction'}
@@ -61,10 +61,10 @@ def test_files_of_noise_belong_to_the_run(tiny_text, tmp_path):
   fields = {**FIELDS, 'process.args.embeddings': embeddings}
   changes = [f'--config.{path}={value}' for path, value in fields.items()]
   argv = [*tiny.arguments(tiny_text), *changes]
-  files = runs.Experiment(flags.parse(argv).config).files
+  files = experiments.Experiment(flags.parse(argv).config).files
   assert [file['name'] for file in files] == ['tiny.txt', 'embeddings.npy']
   np.save(embeddings, np.ones((27, 3)))
   with pytest.raises(ConfigError, match='embeddings.npy .* the files are now'):
     run_folders.require_same_files(
-      files, runs.Experiment(flags.parse(argv).config).files
+      files, experiments.Experiment(flags.parse(argv).config).files
     )

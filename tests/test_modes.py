@@ -12,6 +12,7 @@ from sedd_jax import (
   default_config,
   drawing,
   evaluating,
+  experiments,
   flags,
   main,
   modes,
@@ -34,7 +35,7 @@ def test_the_bound_is_that_of_any_devices_and_batch_size(run, trained, devices):
   expected = json.loads((trained / 'evaluation.json').read_text())
   config = config_checks.from_json(config_checks.to_json(run.config))
   config.eval.batch_size = 7
-  experiment = runs.Experiment(config)
+  experiment = experiments.Experiment(config)
   layout = parallel.make('pmap', jax.local_devices()[:devices])
   evaluator = evaluating.Evaluator(experiment, layout, experiment.dataset)
   result = evaluator(run.params, run.aux, run.step, split='validation')
@@ -71,7 +72,7 @@ def described(**changes):
   config.model.num_heads = 2
   for name, value in changes.items():
     config_checks.assign(config, name.replace('__', '.'), value)
-  return runs.Experiment(config, read=False)
+  return experiments.Experiment(config, read=False)
 
 
 def asked(free, **changes):
@@ -166,12 +167,12 @@ def test_a_task_of_a_system(trained, monkeypatch, capsys):
     ids = tokenizer.encode(options.word).tolist()
     return {'ids': ids, 'size': size, 'aux': sorted(aux._asdict())}
 
-  class Experiment(runs.Experiment):
+  class Experiment(experiments.Experiment):
     def __init__(self, *args, **options):
       super().__init__(*args, **options)
       object.__setattr__(self.system, 'tasks', {'spell': spell})
 
-  monkeypatch.setattr(runs, 'Experiment', Experiment)
+  monkeypatch.setattr(experiments, 'Experiment', Experiment)
   config = config_checks.from_json((trained / 'config.json').read_text())
   config.task.word = 'ab'
   modes.task(flags.Command(config, trained, 'spell', {}))
@@ -190,12 +191,12 @@ def test_a_task_of_a_system(trained, monkeypatch, capsys):
 def test_a_system_that_cannot_is_told(
   trained, monkeypatch, mode, lacking, told
 ):
-  class Experiment(runs.Experiment):
+  class Experiment(experiments.Experiment):
     def __init__(self, *args, **options):
       super().__init__(*args, **options)
       object.__setattr__(self.system, lacking, None)
 
-  monkeypatch.setattr(runs, 'Experiment', Experiment)
+  monkeypatch.setattr(experiments, 'Experiment', Experiment)
   config = config_checks.from_json((trained / 'config.json').read_text())
   with pytest.raises(config_checks.ConfigError, match=told):
     mode(flags.Command(config, trained, 'evaluate', {}))

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 import sedd_jax as sj
-from sedd_jax import config_checks, default_config, run_folders, runs
+from sedd_jax import (
+  config_checks,
+  default_config,
+  experiments,
+  run_folders,
+  runs,
+)
 from sedd_jax.data import prepare
 from sedd_jax.evaluation import likelihood
 from sedd_jax.training import checkpoint, optimizer, state
@@ -164,7 +170,7 @@ def test_a_system_without_a_function_says_so(run):
   class Bare:
     bound = sample = score_fn = None
 
-  experiment = runs.Experiment(run.config, read=False)
+  experiment = experiments.Experiment(run.config, read=False)
   experiment.system = Bare()
   bare = runs.Run(experiment, (), (), 0)
   tokens = jnp.zeros((1, 4), jnp.int32)
@@ -177,7 +183,7 @@ def test_a_system_without_a_function_says_so(run):
 
 
 def test_text_is_read_when_it_is_asked_for(run):
-  experiment = runs.Experiment(run.config, read=False)
+  experiment = experiments.Experiment(run.config, read=False)
   assert experiment.info.vocab_size == 27 and not experiment.info.num_tokens
   assert 'dataset' not in vars(experiment)
   assert experiment.dataset.info.num_tokens['train'] == 3840
@@ -248,7 +254,7 @@ def test_a_hub_folder_with_a_config_is_no_run(run, tmp_path):
   (tmp_path / 'config.json').write_text('{}')
   config = config_checks.from_json(config_checks.to_json(run.config))
   config.init_from = str(tmp_path)
-  experiment = runs.Experiment(config, read=False)
+  experiment = experiments.Experiment(config, read=False)
   with pytest.raises(ValueError, match='holds none of model.safetensors'):
     experiment.initial_params()
 
@@ -272,7 +278,7 @@ def test_other_tokens_of_the_same_text_are_another_run(tmp_path):
     config = default_config.get_config()
     config.data.update({'source': 'text_file', 'path': str(folder)})
     config.data.update({'seq_len': 8, 'tokenizer': tokenizer})
-    return runs.Experiment(config).files
+    return experiments.Experiment(config).files
 
   plain = ['bytes', '--split-by', 'document']
   first = files_of('a', *plain, '--validation-fraction', '0.1')

@@ -6,7 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from sedd_jax import config_checks, default_config, evaluating, runs
+from sedd_jax import (
+  config_checks,
+  default_config,
+  evaluating,
+  experiments,
+  runs,
+)
 
 
 def write_pairs(folder):
@@ -46,7 +52,7 @@ def config(tmp_path):
 
 
 def test_what_a_run_tells_of_pairs(config):
-  experiment = runs.Experiment(config)
+  experiment = experiments.Experiment(config)
   assert experiment.info.vocab_size == experiment.tokenizer.vocab_size == 30
   assert [file['name'] for file in experiment.files] == ['turned.jsonl']
   told = evaluating.circumstances(
@@ -57,13 +63,13 @@ def test_what_a_run_tells_of_pairs(config):
   assert 0 < told['cut']['validation'] < 60
   # Without the text, as for samples, the vocabulary is the same.
   config.data.path = 'gone.jsonl'
-  again = runs.Experiment(config, read=False)
+  again = experiments.Experiment(config, read=False)
   assert again.info.vocab_size == 30
 
 
 @pytest.mark.slow
 def test_a_source_is_given_to_a_system_and_not_counted(config):
-  experiment = runs.Experiment(config)
+  experiment = experiments.Experiment(config)
   data = experiment.dataset
   params, aux = experiment.system.init(jax.random.key(0))
   key = jax.random.key(1)

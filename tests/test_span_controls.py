@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from sedd_jax import config_checks, controls, runs, systems
+from sedd_jax import config_checks, controls, experiments, runs, systems
 from sedd_jax.data import tokenizers
 from sedd_jax.data.paired import marked
 from sedd_jax.evaluation import control, tagged_words
@@ -187,7 +187,7 @@ def test_a_tagger_is_of_tagged_texts():
 
 def test_targets_of_words(tmp_path):
   config = config_of(GENERATOR, **write_texts(tmp_path))
-  experiment = runs.Experiment(config)
+  experiment = experiments.Experiment(config)
   said = tagged_words.Words(toy_tagger.tagger, experiment.tokenizer)
   kind = ('pos', 'span', 'parse', 'food', 'length')
   found = control.targets(experiment.dataset, 'validation', kind, 12, said)
@@ -211,7 +211,7 @@ def test_targets_of_words(tmp_path):
 
 def test_how_much_of_a_target_a_text_has(tmp_path):
   config = config_of(GENERATOR, **write_texts(tmp_path))
-  tokenizer = runs.Experiment(config).tokenizer
+  tokenizer = experiments.Experiment(config).tokenizer
   asked = []
 
   def tagger(texts):

@@ -27,7 +27,7 @@ import time
 import jax
 import numpy as np
 
-from sedd_jax import flags, runs
+from sedd_jax import experiments, flags
 from sedd_jax.training import checkpoint, optimizer, state
 from tests import tiny
 
@@ -94,7 +94,7 @@ def final_state(
 ) -> tuple[int, dict[str, np.ndarray]]:
   """The step and all arrays of the newest checkpoint, by their places."""
   config = flags.parse(argv).config
-  experiment = runs.Experiment(config, read=False)
+  experiment = experiments.Experiment(config, read=False)
   updates = optimizer.make(**config.optimizer)
   create = functools.partial(
     state.create, experiment.system.init, updates, config.seed
