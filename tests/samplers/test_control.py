@@ -89,7 +89,8 @@ def test_a_pinned_place_is_where_predictions_go():
   gap = np.abs(0.9 * np.asarray(found) - 1.5)
   assert gap[np.asarray(where)].max() < 0.25
   kept = ~np.asarray(where)
-  np.testing.assert_array_equal(np.asarray(found)[kept], plain[kept])
+  # Of two programs, whose rounding may differ.
+  np.testing.assert_allclose(found[kept], plain[kept], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

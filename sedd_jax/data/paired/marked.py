@@ -114,6 +114,8 @@ class Marked(Tokenizer):
   def _plainly(self, ids: np.ndarray) -> str:
     """What the tokenizer reads; ids beyond all are its mask."""
     beyond = self.plain.vocab_size
+    # That id may be more than the type of a smaller one holds.
+    ids = ids.astype(np.int64)
     return self.plain.decode(np.where(ids < self.vocab_size, ids, beyond))
 
   def _without_marks(self, ids: np.ndarray, where: str) -> np.ndarray:
