@@ -282,9 +282,8 @@ def minimal(automaton: Automaton) -> Automaton:
     automaton: any; of no sequence at all, one state without moves is left.
   """
   used, symbol_class = np.unique(automaton.symbol_class, return_inverse=True)
-  automaton = Automaton(
-    symbol_class, automaton.moves[:, used], automaton.accepts
-  )
+  columns, classes = _distinct(automaton.moves[:, used].T)
+  automaton = Automaton(classes[symbol_class], columns.T, automaton.accepts)
   alive, moves = _alive(automaton), automaton.moves
   moves = np.where((moves >= 0) & alive[moves], moves, NOWHERE)
   # Moore: split states by where they lead until nothing splits.

@@ -5,8 +5,9 @@ outlines-core (extra `constraints`); what is done here is from characters to
 UTF-8.  `core.automata.lifted` goes on from bytes to tokens.
 """
 
+import dataclasses
 import json
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from sedd_jax.data.tokenizers import Tokenizer
 
 # In no UTF-8: what stands for a token that is no text.
 NO_TEXT = b'\xff'
+# Characters that an expression may write, repetitions counted: beyond, the
+# library and the smallest automaton take minutes.
+MAX_PLACES = 4096
 _NEEDS_EXTRA = "pip install 'sedd_jax[constraints]'"
 # First bytes of UTF-8 to the bytes that may follow them, where not 80 to bf.
 _SECOND = {
@@ -29,12 +33,16 @@ _SECOND = {
 _FURTHER = range(0x80, 0xC0)
 
 
-def over_tokens(automaton: Automaton, tokenizer: Tokenizer) -> Automaton:
+def over_tokens(
+  automaton: Automaton, tokenizer: Tokenizer, *, written: bool = False
+) -> Automaton:
   """The sequences of tokens whose text is in a set of byte strings.
 
   Args:
     automaton: over bytes.
     tokenizer: has `pieces`.
+    written: a token that is no text, as an end of text, counts as what `decode`
+      writes for it, and not as what no text has in it.
 
   Raises:
     DataError: a tokenizer whose tokens spell no bytes of their own.
@@ -46,9 +54,11 @@ def over_tokens(automaton: Automaton, tokenizer: Tokenizer) -> Automaton:
       'neighbours: expressions are for text8, bytes and byte-level BPE (gpt2, '
       'train-tokenizer)'
     )
-  return automata.lifted(
-    automaton, [piece or NO_TEXT for piece in tokenizer.pieces]
-  )
+  pieces = [
+    piece or (tokenizer.decode([i]).encode() if written else b'') or NO_TEXT
+    for i, piece in enumerate(tokenizer.pieces)
+  ]
+  return automata.lifted(automaton, pieces)
 
 
 def containing(text: str) -> Automaton:
@@ -71,7 +81,8 @@ def regex(pattern: str) -> Automaton:
     pattern: the expression.
 
   Raises:
-    DataError: without interegular, or for an expression that it cannot take.
+    DataError: without interegular, for an expression that it cannot take, or
+      one of more than `MAX_PLACES` characters with its repetitions.
   """
   try:
     import interegular
@@ -80,7 +91,9 @@ def regex(pattern: str) -> Automaton:
       f'a regular expression needs interegular: {_NEEDS_EXTRA}'
     ) from error
   try:
-    machine = interegular.parse_pattern(pattern).to_fsm()
+    parsed = interegular.parse_pattern(pattern)
+    places = _places(parsed)
+    machine = parsed.to_fsm() if places <= MAX_PLACES else None
   # The library has errors of several kinds, without a common parent.
   except Exception as error:
     told = ' '.join(f'{error}'.split()) or type(error).__name__
@@ -88,6 +101,11 @@ def regex(pattern: str) -> Automaton:
       f'regular expression {pattern!r}: {type(error).__name__}: {told} '
       '(anchors, word boundaries and references to groups are not for automata)'
     ) from error
+  if machine is None:
+    raise DataError(
+      f'regular expression {pattern[:60]!r}: {places:,} characters with its '
+      f'repetitions, above {MAX_PLACES:,}: repeat fewer times, or without end'
+    )
   named = {
     symbol: key
     for symbol, key in machine.alphabet.items()
@@ -101,6 +119,19 @@ def regex(pattern: str) -> Automaton:
     for state, row in machine.map.items()
   }
   return of_characters(moves, machine.initial, machine.finals, named, other)
+
+
+def _places(part: Any) -> int:
+  """Characters of a parsed expression, those repeated so many times."""
+  inner = [
+    each
+    for field in dataclasses.fields(part)
+    for value in [getattr(part, field.name)]
+    for each in (value if isinstance(value, tuple) else [value])
+    if dataclasses.is_dataclass(each)
+  ]
+  times = getattr(part, 'max', None) or getattr(part, 'min', 1)
+  return max(times, 1) * sum(map(_places, inner)) if inner else 1
 
 
 def json_schema(schema: str) -> str:
@@ -180,8 +211,22 @@ def of_characters(
       None if end is None else ('rest', moves[state][other], size - len(read))
     )
 
+  # One byte of those that are told apart nowhere above.
+  apart = {byte for prefix in prefixes for byte in prefix} | {*_SECOND}
+  apart |= {byte for symbol in multibyte for byte in symbol.encode()}
+  kinds = [
+    byte
+    if byte in apart
+    else ('ascii', named.get(chr(byte), other))
+    if byte < 0x80
+    else ('size', _size(byte), *(byte in known for known in _SECOND.values()))
+    for byte in range(256)
+  ]
   return _explored(
-    ('at', initial), after_byte, lambda p: p[0] == 'at' and p[1] in finals
+    ('at', initial),
+    after_byte,
+    lambda p: p[0] == 'at' and p[1] in finals,
+    kinds,
   )
 
 
@@ -202,25 +247,31 @@ def _explored(
   start: Hashable,
   after_byte: Callable[[Any, int], Hashable | None],
   is_final: Callable[[Any], bool],
+  kinds: Sequence[Hashable],
 ) -> Automaton:
-  """The automaton over bytes of a function from place to place."""
+  """The automaton over bytes of a function from place to place.
+
+  Bytes of one kind (`[256]`) lead from each place to the same.
+  """
+  of_kind = {kind: byte for byte, kind in enumerate(kinds)}
+  number = {kind: k for k, kind in enumerate(of_kind)}
   places = {start: 0}
   rows = []
   queue = [start]
   for place in queue:
-    row = np.full(256, NOWHERE, np.int32)
-    for byte in range(256):
+    row = np.full(len(of_kind), NOWHERE, np.int32)
+    for column, byte in enumerate(of_kind.values()):
       end = after_byte(place, byte)
       if end is None:
         continue
       if end not in places:
         places[end] = len(places)
         queue.append(end)
-      row[byte] = places[end]
+      row[column] = places[end]
     rows.append(row)
   return automata.minimal(
     Automaton(
-      np.arange(256, dtype=np.int32),
+      np.array([number[kind] for kind in kinds], np.int32),
       np.stack(rows),
       np.array([is_final(place) for place in queue]),
     )

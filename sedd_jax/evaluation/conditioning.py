@@ -35,7 +35,8 @@ def condition(
 
   Args:
     tokenizer: has `encode(text)`, `vocab_size`, `pieces` and `separator`.
-    contains: a text that is in it; or several, also as a JSON list.
+    contains: a text that is in it, as `decode` writes it; or several, also as
+      a JSON list.
     avoids: a text that is not in it; or several.  Where a token's text depends
       on its neighbours (`pieces` is None), it is the tokens that `encode` makes
       of either that are found or avoided.
@@ -118,7 +119,7 @@ def _of_text(tokenizer: Any, kind: str, text: str) -> Condition:
     of_tokens = {'contains': conditions.contains, 'avoids': conditions.avoids}
     return of_tokens[kind](ids, tokenizer.vocab_size, name)
   of_bytes = {'contains': patterns.containing, 'avoids': patterns.avoiding}
-  found = patterns.over_tokens(of_bytes[kind](text), tokenizer)
+  found = patterns.over_tokens(of_bytes[kind](text), tokenizer, written=True)
   return conditions.matches(found, name)
 
 

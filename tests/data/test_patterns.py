@@ -10,6 +10,7 @@ import pytest
 
 from sedd_jax.data import bpe_training, patterns, tokenizers
 from sedd_jax.data.errors import DataError
+from sedd_jax.evaluation import conditioning
 
 # One character of each length in UTF-8 that is named, and one that is not.
 CHARACTERS = 'aB\n\xe9\xe0\u20ac\u0800\ud7ff\U0001f605\U0010ffff'
@@ -55,6 +56,17 @@ def test_what_is_no_expression_of_an_automaton(pattern):
   with pytest.raises(DataError) as told:
     patterns.regex(pattern)
   assert repr(pattern) in str(told.value) and '\n' not in str(told.value)
+
+
+def test_an_expression_that_is_too_long(monkeypatch):
+  """Counted before anything is made of it, nested repetitions multiplied."""
+  library = pytest.importorskip('interegular')
+  whole = {'a|bc': 3, '(ab?){3,}c': 7, '((a{0,50}b)*c){2,90}': 90 * 52, 'a*': 1}
+  for pattern, places in whole.items():
+    assert patterns._places(library.parse_pattern(pattern)) == places
+  monkeypatch.setattr(library.patterns.Pattern, 'to_fsm', None)
+  with pytest.raises(DataError, match='100,000 characters with its repet'):
+    patterns.regex('.{0,100000}')
 
 
 def test_tokens_spell_what_an_expression_matches():
@@ -122,6 +134,20 @@ def test_pieces_of_a_byte_level_tokenizer_file(tmp_path):
   found = patterns.over_tokens(patterns.containing('af\xe9 {'), tokenizer)
   assert found.accepted(tokenizer.encode('a caf\xe9 {"b": 12}'))
   assert not found.accepted(tokenizer.encode('a caf\xe9 at'))
+  # An end of text is one as it is written, and to an expression no text.
+  of_end = {
+    written: patterns.over_tokens(
+      patterns.avoiding('text|>'), tokenizer, written=written
+    )
+    for written in (False, True)
+  }
+  ends = [*tokenizer.encode('a '), tokenizer.separator]
+  assert 'text|>' in tokenizer.decode(ends)
+  assert of_end[False].accepted(ends) and not of_end[True].accepted(ends)
+  found = conditioning.condition(tokenizer, avoids='text|>', contains='a')
+  assert not found.automaton.accepted(ends)
+  found = conditioning.condition(tokenizer, contains='<|endoftext|>')
+  assert found.automaton.accepted(ends)
   # What a token of others spells depends on its neighbours.
   library.decoder = hub.decoders.Metaspace()
   library.save(str(path))
