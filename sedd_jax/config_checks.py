@@ -262,6 +262,7 @@ def _check_rules(config: config_dict.ConfigDict) -> None:
       f'eval.{two[0]} and eval.{two[1]} are two evaluations: choose one'
     )
   _check_control(config)
+  _check_generation(config)
   if config.sampling.label and not config.data.label:
     raise ConfigError(
       f'sampling.label={config.sampling.label!r} needs data.label, where the '
@@ -309,11 +310,13 @@ def _check_best(training: config_dict.ConfigDict) -> None:
     )
 
 
+# What samples may be asked to be, but for what is given.
+_OF_TEXT = ('contains', 'avoids', 'regex', 'json_schema')
 # What goes with other samples than answers to pairs.
 _OF_FREE = (
   *('sampling.prompt', 'sampling.suffix', 'sampling.prompts'),
-  *('sampling.contains', 'sampling.avoids', 'sampling.regex'),
-  *('sampling.json_schema', 'sampling.label', 'sampling.choice'),
+  *(f'sampling.{name}' for name in _OF_TEXT),
+  *('sampling.label', 'sampling.choice'),
   *('eval.judge', 'eval.mauve'),
   *('eval.temperatures', 'eval.steps', 'eval.control'),
   *('sampling.control', 'sampling.control_length'),
@@ -336,6 +339,28 @@ def _check_pairs(config: config_dict.ConfigDict) -> None:
       f'{told}: the samples have source and target, data.seq_len='
       f'{data.seq_len} tokens; leave sampling.length at 0'
     )
+
+
+def _check_generation(config: config_dict.ConfigDict) -> None:
+  """Nothing is set of an evaluation of samples where it has no effect."""
+  of_eval, sampling = config.eval, config.sampling
+  fields = {'mauve': [], 'temperatures': [], 'steps': [], 'judge': ['control']}
+  for name, others in fields.items():
+    if of_eval[name] and not any(of_eval[o] for o in ('generation', *others)):
+      also = ''.join(f' or eval.{other}' for other in others)
+      raise ConfigError(
+        f'eval.{name}={of_eval[name]!r} is of samples that are evaluated: it '
+        f'needs eval.generation=true{also}'
+      )
+  if not of_eval.generation:
+    return
+  # A recipe may have a prompt of its samples: that is for them.
+  for name in ('prompts', 'ends', *_OF_TEXT):
+    if sampling[name] != FIELDS[f'sampling.{name}'].default:
+      raise ConfigError(
+        f'sampling.{name}={sampling[name]!r} is of --mode=sample: '
+        'eval.generation evaluates samples without conditions on their text'
+      )
 
 
 def _check_control(config: config_dict.ConfigDict) -> None:

@@ -171,10 +171,15 @@ def evaluate_suite(
     results,
     packing=packing,
     unit=info.unit,
+    tokenizer=run.config.data.tokenizer,
+    vocab_size=info.vocab_size,
+    seq_len=run.config.data.seq_len,
   )
   told = {
     'suite': suite,
     'packing': packing,
+    'tokenizer': run.config.data.tokenizer,
+    'vocab_size': info.vocab_size,
     'sets': results,
     **circumstances(run, info),
   }

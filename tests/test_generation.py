@@ -146,6 +146,11 @@ def test_without_a_judge_and_without_the_text(copied, tmp_path, capsys):
     ({'eval.temperatures': '1,x'}, 'numbers above 0 by commas'),
     ({'eval.steps': '4,4'}, "each once, not '4,4'"),
     ({'eval.steps': '0'}, 'eval.steps takes integers above 0'),
+    ({'sampling.regex': 'a.*'}, "sampling.regex='a.*' is of --mode=sample"),
+    (
+      {'eval.generation': 'false', 'eval.judge': 'a'},
+      "eval.judge='a' is of samples that are evaluated: it needs eval.gen",
+    ),
     ({'eval.suite': 'sedd_zero_shot'}, 'two evaluations: choose one'),
     ({'eval.judge': '{trained}'}, "'sedd' has no exact likelihood"),
   ],

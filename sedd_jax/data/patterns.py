@@ -130,8 +130,9 @@ def _places(part: Any) -> int:
     for each in (value if isinstance(value, tuple) else [value])
     if dataclasses.is_dataclass(each)
   ]
-  times = getattr(part, 'max', None) or getattr(part, 'min', 1)
-  return max(times, 1) * sum(map(_places, inner)) if inner else 1
+  # Repeated without end, it takes as many as it must.
+  times = max(getattr(part, 'max', None) or 1, getattr(part, 'min', 1))
+  return times * sum(map(_places, inner)) if inner else 1
 
 
 def json_schema(schema: str) -> str:

@@ -225,19 +225,26 @@ def suite_table(
   *,
   packing: str,
   unit: str,
+  tokenizer: str,
+  vocab_size: int,
+  seq_len: int,
 ) -> str:
   """A suite's figures as a Markdown table, published ones below.
 
   Args:
-    suite: has `sets`, `figure`, `published` and `source`.
+    suite: has `sets`, `figure`, `published`, `source`, `tokens` and `length`.
     name: of the run.
     results: set to what `likelihood.evaluate` says of it, and perhaps a
       `remark`; sets may be missing.
     packing: of the sets, in words.
     unit: of the data, for bits a character.
+    tokenizer: its name.
+    vocab_size: its tokens.
+    seq_len: of the sequences.
 
   Returns:
-    The table, and a line on how it was made.
+    The table, a line on how it was made, and in which respects the published
+    figures are of other tokens or lengths.
   """
 
   def line(label: str, texts: Iterable[str]) -> str:
@@ -282,8 +289,20 @@ def suite_table(
     how = 'exact'
   lines.append(
     f'\n{name}: step {first["step"]}{given}, {how}, '
-    f'packing {packing}, sequences: {counted}. The others: {suite.source}.'
+    f'{vocab_size:,} tokens ({tokenizer}), sequences of {seq_len}, packing '
+    f'{packing}, sequences: {counted}. The others: {suite.source}.'
   )
+  size, known = suite.tokens
+  if perplexities and vocab_size != size:
+    lines.append(
+      f'\nThe others are of {size:,} tokens ({known}): a perplexity a token of '
+      f'{vocab_size:,} is not to be compared with theirs.'
+    )
+  if suite.length and seq_len != suite.length:
+    lines.append(
+      f'\nThe others are of sequences of {suite.length}, not {seq_len}: of '
+      'another context.'
+    )
   lines += [
     f'\n(*) {split}: {result["remark"]}.'
     for split, result in results.items()

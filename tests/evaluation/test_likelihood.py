@@ -136,7 +136,7 @@ def test_a_suite_table_tells_what_was_left_out():
   of_set |= {'step': 3, 'protocol': 'sedd', 'points': 4, 'terms': {'prior': 0}}
   counts = ({'num_sequences': 9, 'split_sequences': 1234}, {'num_sequences': 5})
 
-  def table_of(**changes):
+  def table_of(size=50257, length=1024, **changes):
     of_sets = zip(('lambada', 'ptb'), counts)
     return report.suite_table(
       evaluation_sets.SUITES['sedd_zero_shot'],
@@ -144,13 +144,20 @@ def test_a_suite_table_tells_what_was_left_out():
       {name: of_set | changes | n for name, n in of_sets},
       packing='sedd',
       unit='token',
+      tokenizer='mine.json',
+      vocab_size=size,
+      seq_len=length,
     )
 
   assert 'sequences: lambada 9 of 1,234, ptb 5.' in table_of()
-  bounded = 'step 3, at most (eval.protocol sedd, 4 times a sequence), packing'
+  bounded = 'step 3, at most (eval.protocol sedd, 4 times a sequence), 50,257 '
   assert bounded in table_of()
   exact = table_of(terms={'nll': 0.7})
-  assert 'step 3, exact, packing' in exact and 'at most' not in exact
+  assert 'step 3, exact, 50,257 tokens (mine.json), sequences of 1024,' in exact
+  assert 'The others are of' not in exact
+  other = table_of(size=257, length=32)
+  assert 'of 257 is not to be compared' in other and 'of 1024, not 32' in other
+  assert 'exact' in exact and 'at most' not in exact
   assert '(*)' not in exact
   marked = table_of(remark='not that text')
   assert '| 2.00 (*) |' in marked and '(*) ptb: not that text.' in marked

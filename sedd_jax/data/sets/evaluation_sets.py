@@ -120,6 +120,9 @@ class Suite(NamedTuple):
     source: of the published figures.
     figure: 'perplexity', a token, or 'bits_per_character'.
     unit: that the tokenizer has to have, or '' for any.
+    tokens: of the published figures' vocabulary, and its name; a perplexity
+      a token of another one is another quantity.
+    length: of their sequences; 0 where it is not one.
   """
 
   sets: tuple[str, ...]
@@ -128,6 +131,8 @@ class Suite(NamedTuple):
   source: str
   figure: str = 'perplexity'
   unit: str = ''
+  tokens: tuple[int, str] = (50257, 'gpt2')
+  length: int = 0
 
 
 _ZERO_SHOT = ('lambada', 'wikitext2', 'ptb', 'wikitext103', 'lm1b')
@@ -161,6 +166,7 @@ SUITES = {
       'SEDD medium, uniform': _row(51.28, 38.93, 102.28, 36.81, 79.12),
     },
     source='arXiv 2310.16834, table 1; of MD4 2406.04329',
+    length=1024,
   ),
   'mdlm_zero_shot': Suite(
     sets=_MDLM_ZERO_SHOT,
@@ -175,6 +181,7 @@ SUITES = {
       'MDLM': _mdlm_row(95.26, 32.83, 67.01, 47.52, 61.15, 41.89, 37.37),
     },
     source='arXiv 2406.07524, table 3',
+    length=1024,
   ),
   'owt': Suite(
     sets=('openwebtext',),
@@ -185,6 +192,7 @@ SUITES = {
       'MDLM': {'openwebtext': 23.21},
     },
     source='arXiv 2406.07524, table 2',
+    length=1024,
   ),
   'lm1b': Suite(
     sets=('lm1b',),
@@ -198,6 +206,8 @@ SUITES = {
       'autoregressive 22.8, MDLM 31.8. SEDD absorbing 32.7 there; in its own '
       'paper (2310.16834) autoregressive 31.98, absorbing 32.79, uniform 40.25'
     ),
+    tokens=(30522, 'bert-base-uncased'),
+    length=128,
   ),
   'text8': Suite(
     sets=('text8',),
@@ -217,6 +227,7 @@ SUITES = {
       '2406.07524, at length 256'
     ),
     figure='bits_per_character',
+    length=256,
   ),
   'enwik8': Suite(
     sets=('enwik8',),
