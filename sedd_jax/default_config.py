@@ -234,8 +234,9 @@ FIELDS: dict[str, Field] = {
   ),
   'training.loss_chunk': Field(
     1024,
-    'Tokens whose logits exist at once in the loss, of sedd, autoregressive, '
-    'and masked_diffusion in continuous time (others hold all); 0: all.',
+    'Tokens whose logits exist at once in the loss and the bound, of sedd, '
+    'autoregressive, and masked_diffusion in continuous time (others hold '
+    'all); 0: all.',
     '>= 0',
   ),
   'training.label_dropout': Field(

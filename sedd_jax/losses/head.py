@@ -18,7 +18,7 @@ from sedd_jax.core import numerics
 
 def of_features(
   value_fn: Callable[..., Array],
-  slope_fn: Callable[..., Array],
+  slope_fn: Callable[..., Array] | None,
   h: Array,
   kernel: Array,
   bias: Array,
@@ -34,7 +34,8 @@ def of_features(
 
   Args:
     value_fn: `(logits [n, states], *targets [n]) -> [n]`.
-    slope_fn: its gradient with respect to the logits, `[n, states]`.
+    slope_fn: its gradient with respect to the logits, `[n, states]`; None where
+      nothing is differentiated.
     h: `[..., features]`, the factor of the product, whose dtype that has;
       accumulated and continued in float32.
     kernel: `[features, states]`.
@@ -48,6 +49,7 @@ def of_features(
 
   Raises:
     ValueError: for no chunk.
+    TypeError: differentiated without `slope_fn`.
   """
   if chunk < 1:
     raise ValueError(f'chunk must be at least 1, not {chunk}')
@@ -94,6 +96,8 @@ def of_features(
     return loss(*args), args
 
   def backward(residuals, cotangent):
+    if slope_fn is None:
+      raise TypeError('slope_fn is None: this is not to be differentiated')
     h, kernel, bias, order, needed, *targets = residuals
 
     def of_chunk(i, sums):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from sedd_jax import losses, noise_schedules, samplers
 from sedd_jax.core import names
+from sedd_jax.losses import head
 from sedd_jax.models import heads
 from sedd_jax.processes import Absorbing, Uniform
 from sedd_jax.processes import base as process_base
@@ -183,10 +184,34 @@ def make(
     labels,
   )
 
+  def values_fn_of(params, valid, label):
+    """What is made of the scores, a chunk of tokens at a time."""
+    if not chunk:
+      score_fn = log_score_fn(params, valid)
+      return score_bound.whole(functools.partial(score_fn, label=label))
+
+    def values_fn(value_fn, x_t, x_0, sigma):
+      def of_logits(logits, x_t, x_0, sigma):
+        log_score = log_score_of(logits[:, None], x_t[:, None], sigma)[:, 0]
+        return value_fn(log_score, x_t, x_0, sigma)
+
+      features = applied(params, x_t, sigma, label, valid, method='features')
+      levels = jnp.broadcast_to(sigma[:, None], x_t.shape)
+      return head.of_features(
+        of_logits,
+        None,
+        features,
+        *heads.kernel_and_bias(params),
+        (x_t, x_0, levels),
+        counted=x_t == process.mask if isinstance(process, Absorbing) else None,
+        chunk=chunk,
+      )
+
+    return values_fn
+
   def bound(params, aux, key, batch):
-    score_fn = log_score_fn(params, batch.get('valid'))
     return score_bound.bound(
-      functools.partial(score_fn, label=parts.label_of(batch)),
+      values_fn_of(params, batch.get('valid'), parts.label_of(batch)),
       key,
       **parts.bound_arguments(config, batch),
       process=process,

@@ -105,3 +105,14 @@ def test_chunks_without_any_that_counts_are_left_out(number, taken):
 def test_no_chunk_is_refused():
   with pytest.raises(ValueError, match='chunk must be at least 1, not 0'):
     chunked(*inputs(few(3)), chunk=0)
+
+
+def test_what_has_no_slope_is_not_differentiated():
+  h, kernel, bias, *targets = inputs(np.ones(5, bool))
+
+  def total(h):
+    return jnp.sum(head.of_features(value, None, h, kernel, bias, targets))
+
+  assert np.isfinite(total(h))
+  with pytest.raises(TypeError, match='slope_fn is None'):
+    jax.grad(total)(h)

@@ -50,7 +50,12 @@ def of_scores(key, x_0, cheats):
     return jnp.where((x_t == V)[..., None], score, 0.0)
 
   return score_bound.bound(
-    score_fn, key, x_0, process=MASK, schedule=SCHEDULE, points=POINTS
+    score_bound.whole(score_fn),
+    key,
+    x_0,
+    process=MASK,
+    schedule=SCHEDULE,
+    points=POINTS,
   )
 
 

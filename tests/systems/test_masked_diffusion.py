@@ -62,7 +62,7 @@ def test_the_bound_is_that_of_sedd_for_the_scores(schedule, timed):
   score_fn = system.score_fn(params, aux)
   theirs = jax.jit(
     lambda key, x_0: score_bound.bound(
-      score_fn,
+      score_bound.whole(score_fn),
       key,
       x_0,
       process=sj.processes.Absorbing(vocab_size=small.VOCAB),

@@ -121,6 +121,30 @@ def test_chunked_and_plain_loss_agree(noise):
   )
 
 
+@pytest.mark.parametrize('protocol', ['bound', 'sedd'])
+@pytest.mark.parametrize('noise', [*NOISES, pytest.param(X0, id='x0')])
+def test_chunked_and_plain_bound_agree(noise, protocol):
+  chunked, plain = (
+    made(**noise, training__loss_chunk=chunk, eval__protocol=protocol)
+    for chunk in (4, 0)
+  )
+  params, batch = params_of(**noise), small.batch_of(3)
+  given = np.arange(small.LENGTH) < 2
+  batch = batch | {'kept': np.broadcast_to(given, batch['tokens'].shape)}
+  aux = chunked.init(jax.random.key(0))[1]
+
+  def told(system):
+    return jax.jit(system.bound)(params, aux, jax.random.key(1), batch)
+
+  ours, theirs = told(chunked), told(plain)
+  assert np.all(theirs.nats > 0)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
+    (ours.nats, ours.weight, ours.terms),
+    (theirs.nats, theirs.weight, theirs.terms),
+  )
+
+
 def test_loss_is_dwdse_of_the_network():
   """The system's draws are those its keys say, and the formula is dwdse's."""
   system = made(training__time_sampling='low_discrepancy')
@@ -225,7 +249,7 @@ def test_the_estimate_is_unbiased(name, wrong, times_by):
   @jax.jit
   def estimate(key, x_0):
     return score_bound.bound(
-      score_fn,
+      score_bound.whole(score_fn),
       key,
       x_0,
       process=space.process,
@@ -256,7 +280,7 @@ def absorbing_nats(p_hat_fn, sample_fn, length, vocab_size):
   result = jax.jit(
     functools.partial(
       score_bound.bound,
-      score_fn,
+      score_bound.whole(score_fn),
       process=process,
       schedule=schedule,
       points=16,
@@ -328,7 +352,7 @@ def test_given_tokens_are_told_and_not_counted(noise):
       return jnp.where(given, jnp.log(jnp.maximum(score, 1e-30)), jnp.nan)
 
     return score_bound.bound(
-      score_fn,
+      score_bound.whole(score_fn),
       jax.random.key(0),
       x_0,
       kept=kept,

@@ -21,6 +21,9 @@ from sedd_jax.systems.bounds import time_proposal
 from sedd_jax.systems.common import parts
 
 PROTOCOLS = ('bound', 'sedd')
+# What is made of scores, token by token.
+ValueFn = Callable[[Array, Array, Array, Array], Array]
+ValuesFn = Callable[[ValueFn, Array, Array, Array], Array]
 
 
 def prior_nats(
@@ -87,8 +90,21 @@ def _pick(probs: Array, x: Array) -> Array:
   return jnp.take_along_axis(probs, x[..., None], axis=-1)[..., 0]
 
 
+def whole(score_fn: Callable[[Array, Array], Array]) -> ValuesFn:
+  """Values of scores that are held whole.
+
+  Args:
+    score_fn: `(x_t [batch, length], sigma [batch]) -> log_score`.
+  """
+
+  def values_fn(value_fn, x_t, x_0, sigma):
+    return value_fn(score_fn(x_t, sigma), x_t, x_0, sigma[:, None])
+
+  return values_fn
+
+
 def bound(
-  score_fn: Callable[[Array, Array], Array],
+  values_fn: ValuesFn,
   key: Array,
   x_0: Array,
   *,
@@ -111,7 +127,10 @@ def bound(
   `within` spreads the times over them.
 
   Args:
-    score_fn: `(x_t [batch, length], sigma [batch]) -> log_score`.
+    values_fn: `(value_fn, x_t [batch, length], x_0 [batch, length],
+      sigma [batch]) -> [batch, length]`: of each token by itself
+      `value_fn(log_score [..., num_states], x_t [...], x_0 [...], sigma)`, so
+      that not all scores need be held at once; see `whole`.
     key: one typed key; a sequence draws from fold_in(key, index).
     x_0: `[batch, length]` int32.
     process: `Uniform` or `Absorbing`.
@@ -154,20 +173,22 @@ def bound(
   def total(nats):
     return jnp.sum(jnp.where(counted, nats, 0), axis=-1)
 
-  def noisy(place, t):
+  def total_at(value_fn, place, t):
     sigma = schedule.total(t)
     place_keys = keys_lib.folded(keys, place)
     x_t = losses.sample_noisy(place_keys, x_0, sigma, process=process)
     x_t = x_t if kept is None else jnp.where(kept, x_0, x_t)
-    return x_t, sigma, score_fn(x_t, sigma)
+    return total(values_fn(value_fn, x_t, x_0, sigma))
+
+  def entropy(log_score, x_t, x_0, sigma):
+    return losses.score_entropy(log_score, x_t, x_0, sigma, process=process)
+
+  def undecoded(log_score, x_t, x_0, sigma):
+    return reconstruction_nats(process, x_t, x_0, log_score, sigma, delta=delta)
 
   def integrand(place, u):
     t = t_min + (1 - t_min) * u
-    x_t, sigma, log_score = noisy(place, t)
-    loss = losses.score_entropy(
-      log_score, x_t, x_0, sigma[:, None], process=process
-    )
-    return schedule.rate(t) * total(loss)
+    return schedule.rate(t) * total_at(entropy, place, t)
 
   diffusion, stats = time_proposal.integral(
     integrand, keys, points, times_by, proposal, within
@@ -177,20 +198,21 @@ def bound(
     return Bound(diffusion, weight, {'diffusion': diffusion}, stats)
   diffusion = diffusion * (1 - t_min)
 
-  log_score = None
   if base.has_mask(process):
     masked = jnp.full_like(x_0, process.vocab_size)
     masked = masked if kept is None else jnp.where(kept, x_0, masked)
-    sigma = jnp.broadcast_to(schedule.total(1.0), (batch,))
-    log_score = score_fn(masked, sigma)
-  prior = total(prior_nats(process, schedule, x_0, log_score))
-
-  x_t, sigma, log_score = noisy(points, jnp.full(batch, t_min))
-  reconstruction = total(
-    reconstruction_nats(
-      process, x_t, x_0, log_score, sigma[:, None], delta=delta
+    prior = values_fn(
+      lambda log_score, _, x_0, __: prior_nats(
+        process, schedule, x_0, log_score
+      ),
+      masked,
+      x_0,
+      jnp.broadcast_to(schedule.total(1.0), (batch,)),
     )
-  )
+  else:
+    prior = prior_nats(process, schedule, x_0)
+  prior = total(prior)
+  reconstruction = total_at(undecoded, points, jnp.full(batch, t_min))
   terms = {
     'diffusion': diffusion,
     'prior': prior,
