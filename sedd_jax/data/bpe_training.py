@@ -11,6 +11,8 @@ from sedd_jax.data.paired import pairs
 END = '<|endoftext|>'
 FILE = 'tokenizer.json'
 _BYTES = 256
+# Several times the largest that are published; the library makes room for all.
+MAX_VOCAB = 2**20
 # Longer documents are given in pieces: words are counted, not kept.
 _PIECE = 2**20
 
@@ -41,7 +43,8 @@ def train(
     The file.
 
   Raises:
-    DataError: without the library, for a size below 257, a file that is there
+    DataError: without the library, for a size below 257 or above
+      `MAX_VOCAB`, a file that is there
       already, no text, and faulty text.
   """
   path = folder / FILE
@@ -50,6 +53,8 @@ def train(
       f'--vocab-size is {vocab_size}: the bytes and {END} alone are '
       f'{_BYTES + 1}'
     )
+  if vocab_size > MAX_VOCAB:
+    raise DataError(f'--vocab-size is {vocab_size}: at most {MAX_VOCAB:,}')
   if path.exists() and not overwrite:
     raise DataError(f'{path}: there already; replace it with --overwrite')
   try:

@@ -381,6 +381,11 @@ def _prepared(
       f'{folder}: prepared with another {name!r} than {tokenizer!r} (sha256 '
       'of its files)'
     )
+  if maker.vocab_size != manifest.vocab_size:
+    raise DataError(
+      f'{folder}: its manifest says {manifest.vocab_size:,} tokens, where '
+      f'{name!r} has {maker.vocab_size:,}: prepare the data again'
+    )
   _require_label(folder, manifest, label)
   stored = packing.read_tokens(folder, manifest)
   if manifest.division != 'position':

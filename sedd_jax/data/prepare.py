@@ -269,7 +269,7 @@ def _check_splits(
       written.discard()
       wanted = published.CORPORA.get(source)
       raise DataError(
-        'none of the files is named as a split is'
+        'the files hold no text, or none is named as a split is'
         + (f'; wanted: {wanted.files}' if wanted else '')
       )
     return
@@ -390,6 +390,12 @@ def prepare_held_out(arguments: argparse.Namespace) -> None:
   count = evaluation_sets.write_last(
     path, documents.find(str(place)), arguments.documents
   )
+  if count < arguments.documents:
+    print(
+      f'{place}: all of its {count:,} documents, fewer than --documents='
+      f'{arguments.documents:,}',
+      file=sys.stderr,
+    )
   print(
     f'{path}: {count:,} documents; use it with: --config.eval.suite=owt '
     f'--config.eval.suite_path={output}'

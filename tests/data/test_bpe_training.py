@@ -3,6 +3,7 @@ import pathlib
 import pytest
 
 from sedd_jax.data import load, prepare, tokenizers
+from sedd_jax.data.files import documents
 
 pytest.importorskip('tokenizers')
 TEXT = 'the quick brown fox, naïve \U0001f600, jumps over the lazy dog.\n'
@@ -38,6 +39,19 @@ def test_from_text_to_tokenizer_to_batches(capsys):
   assert (parts[0] + parts[1]).count(0) == 1
 
 
+def test_names_of_special_tokens_in_a_document_are_text():
+  assert train() == 0
+  tokenizer = tokenizers.make('t')
+  text = 'the name <|endoftext|> in a line'
+  [ids] = tokenizer.encode_documents(
+    [documents.Document('a', 0, text.encode())]
+  )
+  assert 0 not in ids and tokenizer.decode(ids) == text
+  assert tokenizer.num_characters(ids) == len(text)
+  # A prompt may hold an end of a text.
+  assert list(tokenizer.encode(text)).count(0) == 1
+
+
 def test_it_is_the_same_again():
   assert train() == 0
   assert train(output='u') == 0
@@ -64,6 +78,8 @@ def test_pairs_are_read_on_both_sides(capsys):
 def test_mistakes_are_told(capsys, monkeypatch):
   assert train(size='256') == 1
   assert 'the bytes and <|endoftext|> alone are 257' in capsys.readouterr().err
+  assert train(size='9999999999') == 1
+  assert 'is 9999999999: at most 1,048,576' in capsys.readouterr().err
   assert train(size='257') == 0
   assert train() == 1
   assert '--overwrite' in capsys.readouterr().err

@@ -20,6 +20,12 @@ def texts(*paths):
   ]
 
 
+def zip_bytes(members):
+  stream = io.BytesIO()
+  zip_file(stream, members)
+  return stream.getvalue()
+
+
 def tar_bytes(members):
   stream = io.BytesIO()
   with tarfile.open(fileobj=stream, mode='w') as archive:
@@ -375,6 +381,40 @@ def test_a_document_of_short_lines_takes_little_more_than_its_size(tmp_path):
   tracemalloc.stop()
   assert len(text.data) == 3 * 2**20
   assert peak < 4 * len(text.data)
+
+
+@pytest.mark.parametrize('pack', [bytes, gzip.compress])
+def test_what_is_read_back_and_forth_inside_of_others(
+  tmp_path, monkeypatch, pack
+):
+  pyarrow = pytest.importorskip('pyarrow')
+  parquet = pytest.importorskip('pyarrow.parquet')
+  table = io.BytesIO()
+  parquet.write_table(pyarrow.table({'text': ['three', 'four']}), table)
+  end = '' if pack is bytes else '.gz'
+  zipped = zip_bytes({'1.txt': b'one', '2.txt': b'two'})
+  inside = {
+    f'a.zip{end}': pack(zipped),
+    f'b.parquet{end}': pack(table.getvalue()),
+  }
+  (tmp_path / 'a.tar').write_bytes(tar_bytes(inside))
+  (tmp_path / 'b.tgz').write_bytes(gzip.compress(tar_bytes(inside)))
+  zip_file(tmp_path / 'c.zip', inside)
+  for name in ('a.tar', 'b.tgz', 'c.zip'):
+    assert texts(tmp_path / name) == ['one', 'two', 'three', 'four']
+  monkeypatch.setattr(documents, 'MAX_INSIDE', len(zipped) - 1)
+  for name in ('a.tar', 'c.zip'):
+    with pytest.raises(DataError, match=rf'{name}:a.zip.*: take it out'):
+      texts(tmp_path / name)
+
+
+def test_a_byte_order_mark_before_lines_of_json(tmp_path):
+  path = tmp_path / 'a.jsonl'
+  path.write_text('{"text": "a"}\n"b"\n', 'utf-8-sig')
+  assert texts(path) == ['a', 'b']
+  path.write_text('"a"\n\ufeff"b"\n', 'utf-8')
+  with pytest.raises(DataError, match=r'a.jsonl:2: not a document'):
+    texts(path)
 
 
 def test_archives_in_archives_end(tmp_path):

@@ -203,6 +203,16 @@ def test_too_many_labels(tmp_path, jsonl, monkeypatch, capsys):
   assert not (tmp_path / 'out').exists()
 
 
+def test_numbers_that_no_label_has(tmp_path, jsonl):
+  folder = prepared(jsonl, tmp_path / 'out')
+  path = pathlib.Path(folder, 'train-labels.bin')
+  stored = np.fromfile(path, labels.STORED)
+  stored[-1] = 900
+  stored.tofile(path)
+  with pytest.raises(DataError, match='train-labels.bin: label number 900'):
+    opened(folder)
+
+
 def test_what_does_not_fit(tmp_path, jsonl):
   (tmp_path / 'a.txt').write_text('some text')
   with pytest.raises(DataError, match="plain text has no field 'genre'"):

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from sedd_jax.data import DataError, tokenizers
+from sedd_jax.data import DataError, pipeline, tokenizers
 from sedd_jax.data.files import durable
 from sedd_jax.data.prepared import packing, writer
 from tests.data.toys import tiny_bpe
@@ -132,6 +132,10 @@ def test_a_tokenizer_that_is_not_the_manifest_s_is_found(tmp_path):
   change(folder, vocab_size=7)
   with pytest.raises(DataError, match='tokens 6, where the manifest says 7'):
     packing.verify(folder)
+  with pytest.raises(DataError, match='says 7 tokens, where .words. has 6'):
+    pipeline.load(
+      source='text_file', path=str(folder), tokenizer=str(words), seq_len=2
+    )
 
 
 @pytest.mark.parametrize(

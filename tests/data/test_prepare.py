@@ -413,6 +413,11 @@ def test_the_last_documents_are_those_of_the_suite(capsys):
   assert evaluation_sets.located('openwebtext', pathlib.Path('sets')) == path
   found = list(evaluation_sets.examples_of('openwebtext', path))
   assert found == lines(40, begin=20)
+  more = [*argv[:-1], '70', '--overwrite']
+  assert prepare.main(more) == 0
+  told = 'in: all of its 60 documents, fewer than --documents=70'
+  assert told in capsys.readouterr().err
+  assert prepare.main([*argv, '--overwrite']) == 0
   before = path.read_bytes()
   assert prepare.main(argv) == 1
   assert 'there already; replace it with --ov' in capsys.readouterr().err

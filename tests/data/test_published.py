@@ -280,7 +280,8 @@ def test_without_the_hub_it_says_what_to_put_where(source, monkeypatch, capsys):
     ),
     (
       ['lm1b', '--input', 'in/a.txt.gz'],
-      'none of the files is named as a split is; wanted: 1-billion-word-',
+      'the files hold no text, or none is named as a split is; wanted: '
+      '1-billion-word-',
     ),
     (['ptb', '--split-by', 'document'], 'no --split-by'),
     (['ptb', '--validation-fraction', '0.5'], 'no --validation-fraction'),

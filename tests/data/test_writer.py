@@ -401,3 +401,18 @@ def test_a_full_disk_keeps_what_was_recorded(tmp_path, file, monkeypatch):
   prepare(tmp_path / 'e', file)
   prepare(tmp_path / 'd', file)
   assert whole(tmp_path / 'd') == whole(tmp_path / 'e')
+
+
+def test_files_that_look_the_same_from_outside(tmp_path):
+  """Of several folders: of one name, size and time."""
+  files = [tmp_path / name / 'a.txt' for name in 'bc']
+  for file, text in zip(files, ('one', 'two')):
+    file.parent.mkdir()
+    file.write_text(text)
+    os.utime(file, (7, 7))
+  found = writer.described(tmp_path, files)
+  assert found[0]['sha256'] != found[1]['sha256']
+  aside = tmp_path / writer.PARTIAL
+  aside.mkdir()
+  (aside / 'work.json').write_text(json.dumps({'files': found}))
+  assert writer.described(tmp_path, files) == found

@@ -3,7 +3,8 @@
 Archives are read member by member, in memory; nothing is ever unpacked to disk,
 so that no name inside an archive can become a path.  What one member or one
 document may hold is bounded by `MAX_BYTES`, what a file may swell to by
-`MAX_SWELL`, and headers in archives by `tars.MAX_HEADER`.
+`MAX_SWELL`, headers in archives by `tars.MAX_HEADER`, and what is read back and
+forth, a zip or parquet file inside of another, by `MAX_INSIDE`.
 """
 
 import contextlib
@@ -30,6 +31,8 @@ END_OF_TEXT = b'<|endoftext|>'
 MAX_BYTES = 2**32
 # Times its size on disk that the text of a file may have beyond `MAX_BYTES`.
 MAX_SWELL = 1000
+# Of a zip or parquet file in an archive, or compressed: it is held in memory.
+MAX_INSIDE = 2**30
 SUFFIXES = (
   '.txt',
   '.jsonl',
@@ -50,6 +53,8 @@ _OPENERS: dict[str, Callable[..., Any]] = {
 }
 # openwebtext.tar.xz holds archives of text files.
 _MAX_DEPTH = 3
+# Some programs put it before UTF-8.
+_BYTE_ORDER = '\ufeff'
 _TAR_MAGIC = slice(257, 262)
 _DIVIDED = (
   ' without an end of a document; divide it by lines '
@@ -286,7 +291,7 @@ def _documents(
       stem = f'{stem}.tar' if is_tar and not stem.endswith('.tar') else stem
       yield from _documents(stem, where, inner, depth, plain, field)
   elif suffix == '.zip':
-    with zipfile.ZipFile(stream) as archive:
+    with zipfile.ZipFile(_seekable(where, stream)) as archive:
       for info in archive.infolist():
         if info.is_dir():
           continue
@@ -304,9 +309,22 @@ def _documents(
   elif suffix == '.jsonl':
     yield from _json_lines(where, stream, field)
   elif suffix == '.parquet':
-    yield from _parquet(where, stream, field)
+    yield from _parquet(where, _seekable(where, stream), field)
   else:
     yield from plain(where, stream)
+
+
+def _seekable(where: str, stream: IO[bytes]) -> IO[bytes]:
+  """A stream that can go back at no cost: a file on disk, or its bytes."""
+  if isinstance(getattr(stream, 'raw', None), io.FileIO):
+    return stream
+  data = stream.read(MAX_INSIDE + 1)
+  if len(data) > MAX_INSIDE:
+    raise DataError(
+      f'{where}: more than {MAX_INSIDE:,} bytes, inside of another file: take '
+      'it out'
+    )
+  return io.BytesIO(data)
 
 
 def _check_member(where: str, name: str, size: int) -> None:
@@ -359,7 +377,8 @@ def _json_lines(
       continue
     place = f'{where}:{number}'
     try:
-      value = json.loads(Document(place, offset, line).text())
+      text = Document(place, offset, line).text()
+      value = json.loads(text if offset else text.removeprefix(_BYTE_ORDER))
       data = _text_of(value).encode('utf-8')
     except DataError:
       raise

@@ -303,11 +303,26 @@ def read_labels(
     `[num_documents]` uint16, mapped: places in `manifest.labels['names']`.
 
   Raises:
-    DataError: for a file that is missing or of a wrong size.
+    DataError: for a file that is missing, of a wrong size, or with numbers that
+      no label has.
   """
-  count = manifest.splits[split]['labels']['num_documents']
+  assert manifest.labels is not None
+  path, numbers = _mapped_labels(folder, manifest, split)
+  there = len(manifest.labels['names'])
+  if len(numbers) and (most := numbers.max()) >= there:
+    raise DataError(
+      f'{path}: label number {most}, where the manifest has {there} labels; '
+      'prepare the data again'
+    )
+  return numbers
+
+
+def _mapped_labels(
+  folder: str | os.PathLike[str], manifest: Manifest, split: str
+) -> tuple[pathlib.Path, np.ndarray]:
   path = pathlib.Path(folder, labels_name(split))
-  return mapped(path, labels.STORED, count)
+  count = manifest.splits[split]['labels']['num_documents']
+  return path, mapped(path, labels.STORED, count)
 
 
 def verify(folder: str | os.PathLike[str]) -> Manifest:
@@ -384,8 +399,7 @@ def _check_labels(
   folder: str | os.PathLike[str], manifest: Manifest, split: str
 ) -> None:
   assert manifest.labels is not None
-  path = pathlib.Path(folder, labels_name(split))
-  numbers = read_labels(folder, manifest, split)
+  path, numbers = _mapped_labels(folder, manifest, split)
   _check_digest(path, manifest.splits[split]['labels']['sha256'])
   counts = manifest.labels['documents'][split]
   if np.bincount(numbers, minlength=len(counts)).tolist() != counts:

@@ -533,16 +533,21 @@ def described(
   Returns:
     `{'name', 'sha256', 'size', 'changed'}` of each.
   """
-  known: dict[Any, str] = {}
+  known: dict[Any, set[str]] = {}
   with contextlib.suppress(DataError, KeyError, TypeError):
     work = durable.read_json(pathlib.Path(folder, PARTIAL, _WORK))
     for entry in work['files']:
-      known[entry['name'], entry['size'], entry['changed']] = entry['sha256']
+      key = entry['name'], entry['size'], entry['changed']
+      known.setdefault(key, set()).add(entry['sha256'])
   result = []
   for path in files:
     state = path.stat()
     key = (path.name, state.st_size, state.st_mtime_ns)
-    digest = known.get(key) or documents.sha256(path)
+    # Files of several folders may look the same from outside.
+    digests = known.get(key, ())
+    digest = (
+      documents.sha256(path) if len(digests) != 1 else next(iter(digests))
+    )
     result.append(
       dict(zip(('name', 'size', 'changed'), key)) | {'sha256': digest}
     )

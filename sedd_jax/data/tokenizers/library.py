@@ -99,12 +99,25 @@ class _OfLibrary(Tokenizer):
       for i in range(0, len(ids), step)
     )
 
+  @functools.cached_property
+  def _of_text(self) -> Any:
+    """The library's tokenizer, to which the names of special tokens are text.
+
+    Another one, for prompts may hold special tokens.
+    """
+    found = type(self._tokenizer).from_str(self._tokenizer.to_str())
+    found.encode_special_tokens = True
+    return found
+
   def encode_documents(self, batch: Sequence[Document]) -> list[np.ndarray]:
-    """Ids of the documents, on all cores if the library is let."""
+    """Ids of the documents, on all cores if the library is let.
+
+    What in a document is written as a special token is letters to it.
+    """
     dtype = storage_dtype(self.vocab_size)
     texts = [document.text() for document in batch]
     # The same ids without their places in the text.
-    encode = self._tokenizer.encode_batch_fast
+    encode = self._of_text.encode_batch_fast
     encoded = encode(texts, add_special_tokens=False)
     return [np.array(each.ids, dtype) for each in encoded]
 
