@@ -55,7 +55,16 @@ def system_of(config: Any) -> System:
 
 def told(config: Any) -> dict[str, Any]:
   """A config as a dict, in which files have lost their folders."""
-  result = config.to_dict()
+
+  def bare(value: Any) -> Any:
+    if isinstance(value, dict):
+      return {name: bare(each) for name, each in value.items()}
+    parts = value.split(',') if isinstance(value, str) else []
+    if any(part.startswith(('/', './', '../')) for part in parts):
+      return ','.join(pathlib.PurePath(part).name for part in parts)
+    return value
+
+  result = bare(config.to_dict())
   data = result['data']
   data['path'] = ','.join(
     pathlib.PurePath(path).name for path in data['path'].split(',')

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from sedd_jax import experiments, flags
+from sedd_jax import default_config, experiments, flags
 from tests import tiny
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'benchmarks'
@@ -211,6 +211,20 @@ def test_training_runs(result_of, trained, capsys):
   assert run['hours'] > 0 and len(run['samples']) == 4
   assert run['config']['data']['path'] == 'tiny.txt'
   assert '| tiny | sedd | absorbing |' in capsys.readouterr().out
+
+
+def test_no_folder_of_a_machine_is_told(monkeypatch):
+  monkeypatch.syspath_prepend(FOLDER)
+  common = importlib.import_module('common')
+  config = default_config.get_config()
+  config.data.path = 'here/a.txt,/there/b.txt'
+  config.data.tokenizer, config.eval.judge = '/home/me/gpt2', '../runs/judge'
+  config.sampling.prompt = 'either/or, neither'
+  found = common.told(config)
+  assert found['data']['path'] == 'a.txt,b.txt'
+  assert found['data']['tokenizer'] == 'gpt2'
+  assert found['eval']['judge'] == 'judge'
+  assert found['sampling']['prompt'] == 'either/or, neither'
 
 
 def test_runs_that_were_stopped(result_of, trained, tmp_path):
