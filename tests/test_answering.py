@@ -151,7 +151,10 @@ def test_a_training_shows_answers_to_the_first(tmp_path):
     ({'data__layout': 'target'}, 'with a source in data.layout (joint, split)'),
     ({'sampling__prompt': 'a'}, 'and sampling.prompt do not go together'),
     ({'sampling__contains': 'a'}, 'and sampling.contains do not go together'),
-    ({'eval__judge': 'a'}, 'and eval.judge do not go together'),
+    (
+      {'eval__judge': 'a', 'eval__generation': True},
+      'and eval.judge do not go together',
+    ),
     (
       {'sampling__control': 'a', 'sampling__classifier': 'b'},
       'and sampling.control do not go together',
