@@ -7,11 +7,12 @@
 An n-gram model predicts a character from the n - 1 before it, by its counts in
 the train split mixed with the shorter model's prediction (Witten-Bell): with N
 continuations of a context seen, T kinds of them, the shorter model gets the
-share T / (N + T).  Prints bits per character of a split, scored from left to
-right; writes JSON.
+share T / (N + T).  Prints bits per character and nats per token of a split,
+scored from left to right; writes JSON.
 """
 
 import argparse
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -22,47 +23,88 @@ import numpy as np
 from sedd_jax.data import pipeline
 
 
-def fitted(train: np.ndarray, vocab_size: int, order: int) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class Counts:
+  """What is counted of the grams of one length.
+
+  Attributes:
+    grams: `[k]` their numbers, rising.
+    times: `[k]` how often each is there.
+    contexts: `[c]` the numbers of what stands before their last token, rising.
+    seen: `[c]` how many tokens follow each.
+    kinds: `[c]` of how many kinds these are.
+  """
+
+  grams: np.ndarray
+  times: np.ndarray
+  contexts: np.ndarray
+  seen: np.ndarray
+  kinds: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A count model: of each length of a gram, from one token on, its counts."""
+
+  vocab_size: int
+  counts: tuple[Counts, ...]
+
+
+def fitted(train: np.ndarray, vocab_size: int, order: int) -> Model:
   """The count model of a text.
 
   Args:
     train: `[n]` tokens that are counted.
-    vocab_size: symbols.
-    order: tokens of a gram, 1 for single ones; `vocab_size ** order` counts
-      are held.
+    vocab_size: symbols; `vocab_size ** order` must be below 2 ** 63.
+    order: tokens of the longest gram, 1 for single ones.
 
-  Returns:
-    `[vocab_size ** (order - 1), vocab_size]`, the law of a token in each
-    context.
+  Raises:
+    ValueError: for grams that have no number.
   """
-  # [contexts, symbols] of each length, from none on.
-  probs = np.full((1, vocab_size), 1 / vocab_size)
+  if vocab_size**order >= 2**63:
+    raise ValueError(f'grams of {order} of {vocab_size} tokens are too many')
+  counts = []
   for n in range(1, order + 1):
-    counts = np.bincount(_grams(train, vocab_size, n), minlength=vocab_size**n)
-    counts = counts.reshape(-1, vocab_size).astype(np.float64)
-    seen = counts.sum(1, keepdims=True)
-    kinds = (counts > 0).sum(1, keepdims=True)
-    # A context's own suffix is the shorter model's context.
-    shorter = np.tile(probs, (len(counts) // len(probs), 1))
-    total = seen + kinds
-    mixed = (counts + kinds * shorter) / np.where(total > 0, total, 1)
-    probs = np.where(total > 0, mixed, shorter)
-  return probs
+    grams, times = np.unique(_grams(train, vocab_size, n), return_counts=True)
+    contexts, first = np.unique(grams // vocab_size, return_index=True)
+    kinds = np.diff(first, append=len(grams))
+    seen = np.add.reduceat(times, first)
+    counts.append(Counts(grams, times, contexts, seen, kinds))
+  return Model(vocab_size, tuple(counts))
 
 
-def bits(probs: np.ndarray, tokens: np.ndarray, order: int) -> float:
+def bits(model: Model, tokens: np.ndarray) -> float:
   """Bits a token under a count model.
 
   Args:
-    probs: of `fitted`.
+    model: of `fitted`.
     tokens: `[..., length]`, scored are all but the first `order - 1` of each.
-    order: as in `fitted`.
 
   Returns:
     The mean over the scored tokens.
   """
-  places = _grams(tokens, probs.shape[1], order)
-  return float(-np.mean(np.log2(probs.reshape(-1)[places])))
+  size, order = model.vocab_size, len(model.counts)
+  probs: Any = 1 / size
+  for n, counts in enumerate(model.counts, start=1):
+    # Those that end where the longest end.
+    grams = _grams(tokens[..., order - n :], size, n)
+    times = _found(counts.grams, counts.times, grams)
+    seen, kinds = (
+      _found(counts.contexts, values, grams // size)
+      for values in (counts.seen, counts.kinds)
+    )
+    total = seen + kinds
+    mixed = (times + kinds * probs) / np.where(total > 0, total, 1)
+    probs = np.where(total > 0, mixed, probs)
+  return float(-np.mean(np.log2(probs)))
+
+
+def _found(
+  keys: np.ndarray, values: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+  """The value of each wanted key, 0 where it is none of the rising keys."""
+  places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+  return np.where(keys[places] == wanted, values[places], 0)
 
 
 def _grams(tokens: np.ndarray, vocab_size: int, order: int) -> np.ndarray:
@@ -80,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--source', default='text8')
   parser.add_argument('--path', default='')
-  parser.add_argument('--tokenizer', default='text8', help='or bytes')
+  parser.add_argument('--tokenizer', default='text8', help='or any other')
   parser.add_argument('--limit', type=int, default=0)
   parser.add_argument('--validation-fraction', type=float, default=0.05)
   parser.add_argument('--test-fraction', type=float, default=0.0)
@@ -97,24 +139,28 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     validation_fraction=arguments.validation_fraction,
     test_fraction=arguments.test_fraction,
   )
-  rows = [
-    {
-      'order': order,
-      'bits_per_character': bits(
-        fitted(data.tokens('train'), data.info.vocab_size, order),
-        data.tokens(arguments.split),
-        order,
-      ),
-    }
-    for order in map(int, arguments.orders.split(','))
-  ]
+  info, tokens = data.info, data.tokens(arguments.split)
+  share = (
+    info.num_tokens[arguments.split] / info.num_characters[arguments.split]
+  )
+  rows = []
+  for order in map(int, arguments.orders.split(',')):
+    model = fitted(data.tokens('train'), info.vocab_size, order)
+    found = bits(model, tokens)
+    rows.append(
+      {
+        'order': order,
+        'bits_per_character': found * share,
+        'nats_per_token': found * float(np.log(2)),
+      }
+    )
   result = {
     'split': arguments.split,
     'num_tokens': dict(data.info.num_tokens),
     'files': [dict(file) for file in data.info.files],
     'rows': rows,
   }
-  print(common.table(['order', 'bits_per_character'], rows))
+  print(common.table(['order', 'bits_per_character', 'nats_per_token'], rows))
   common.write(arguments.output, result)
   return result
 

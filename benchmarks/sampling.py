@@ -90,8 +90,8 @@ def judge_of(run: Any, judge: str) -> Callable[[np.ndarray], float]:
   size = run.experiment.info.vocab_size
   if judge.isdigit():
     order = int(judge)
-    probs = ngrams.fitted(run.tokens('train'), size, order)
-    return lambda tokens: ngrams.bits(probs, tokens, order)
+    model = ngrams.fitted(run.tokens('train'), size, order)
+    return lambda tokens: ngrams.bits(model, tokens)
   try:
     other = sedd_jax.load_run(judge)
   except ValueError as error:
