@@ -4,6 +4,8 @@
   pytest -m '' --junitxml=times.xml
   python -m tests.slowest times.xml
 
+Of a run without `-m ''`, with --add: what is listed stays.
+
 The fast tests are to take less than ten minutes on two cores without a cache.
 So cases of a test that take longer than `LONG` seconds are slow, but that the
 quickest of them stays where otherwise none would, unless it takes longer than
@@ -17,8 +19,9 @@ from xml.etree import ElementTree
 
 LIST = pathlib.Path(__file__).with_name('slow.txt')
 LONG, ALONE = 1.0, 4.0
-# What the README promises first.
+# What the README promises first, and what a session's fixture is made for.
 KEPT = (
+  'tests.test_main::test_a_folder_that_cannot_be_written',
   'tests.test_docs::test_readme_snippet_runs',
   'tests.core.test_randomness::test_where_to_jump',
   'tests.core.test_randomness::test_whole_draw_jumps_at_the_nominal_rate',
@@ -54,16 +57,23 @@ def chosen(times: dict[str, float]) -> list[str]:
   return sorted(slow)
 
 
-def main(path: str) -> None:
-  """Reads a file of junit's format and writes the list."""
+def main(path: str, *flags: str) -> None:
+  """Reads a file of junit's format and writes the list, or adds to it.
+
+  Raises:
+    SystemExit: for a flag that is none.
+  """
+  if set(flags) - {'--add'}:
+    raise SystemExit(f'{flags}: takes --add')
   tests = ElementTree.parse(path).getroot().iter('testcase')
   times = {
     f'{test.get("classname")}::{test.get("name")}': float(test.get('time', 0))
     for test in tests
     if str(test.get('classname')).startswith('tests.')
   }
-  LIST.write_text('\n'.join(chosen(times)) + '\n')
+  listed = LIST.read_text().splitlines() if flags else []
+  LIST.write_text('\n'.join(sorted({*chosen(times), *listed})) + '\n')
 
 
 if __name__ == '__main__':
-  main(sys.argv[1])
+  main(*sys.argv[1:])
