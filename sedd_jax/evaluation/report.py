@@ -287,9 +287,10 @@ def suite_table(
   )
   if likelihood.is_exact(first):
     how = 'exact'
+  named = pathlib.PurePath(tokenizer).name
   lines.append(
     f'\n{name}: step {first["step"]}{given}, {how}, '
-    f'{vocab_size:,} tokens ({tokenizer}), sequences of {seq_len}, packing '
+    f'{vocab_size:,} tokens ({named}), sequences of {seq_len}, packing '
     f'{packing}, sequences: {counted}. The others: {suite.source}.'
   )
   size, known = suite.tokens

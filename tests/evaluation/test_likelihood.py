@@ -144,7 +144,7 @@ def test_a_suite_table_tells_what_was_left_out():
       {name: of_set | changes | n for name, n in of_sets},
       packing='sedd',
       unit='token',
-      tokenizer='mine.json',
+      tokenizer='here/mine.json',
       vocab_size=size,
       seq_len=length,
     )
