@@ -267,6 +267,55 @@ def test_no_beam_scores_below_the_greedy_choice(starts):
   assert better
 
 
+def scripted(options):
+  """Revisions by a table: (state, width) to states with their log p."""
+
+  def revise(states, time, *, width, **_):
+    del time
+    return [
+      [
+        samplers.Revision(tuple(x), edits.alignment(x, y), log_prob)
+        for y, log_prob in options[''.join(x), width]
+      ]
+      for x in states
+    ]
+
+  def found(branches):
+    (chain,) = samplers.best(
+      revise, ['s'], (2, 1), fixed=[0], forced=False, width=2, branches=branches
+    )
+    return ''.join(chain.state), chain.score
+
+  return found
+
+
+def test_what_beams_lose_the_greedy_choice_keeps():
+  """Of a revision, and in the end: beams that search badly, by a table."""
+  found = scripted(
+    {
+      ('s', 1): [('g', -1.0)],
+      ('s', 2): [('w', -5.0)],
+      ('g', 1): [('k', -3.0)],
+      ('g', 2): [('h', -0.125)],
+      ('w', 1): [('k', -9.0)],
+      ('w', 2): [('k', -8.0)],
+    }
+  )
+  assert found(1) == ('h', -1.125)
+  # Ahead after one revision, and behind after two.
+  trap = scripted(
+    {
+      ('s', 1): [('g', -1.0)],
+      ('s', 2): [('w', -0.5)],
+      ('g', 1): [('k', -0.25)],
+      ('g', 2): [('k', -4.0)],
+      ('w', 1): [('k', -9.0)],
+      ('w', 2): [('h', -8.0)],
+    }
+  )
+  assert trap(1) == ('k', -1.25)
+
+
 def test_the_greedy_choice_is_greedy(starts):
   for x, (found,) in zip(starts, revisions(starts, 2.0)):
     tags = max(
