@@ -8,7 +8,7 @@
 
 As e2e_control_classifier, with the tags of textblob.
 
-Hardware: one GPU or 8 TPU devices; 88 M parameters.  Published, with other
+Hardware: one GPU or 8 TPU devices; 87 M parameters.  Published, with other
 taggers: success 90.0%, 93.8%, 86.0% (arXiv 2205.14217, table 2).
 """
 

@@ -7,7 +7,7 @@
 
 The pairs are qqp_diffuseq_small's, and revisions begin with the source.
 
-Hardware: two CPU cores; 4.1 M parameters and 3.2 M of vocabularies.
+Hardware: two CPU cores; 4.2 M parameters and 3.2 M of vocabularies.
 """
 
 from sedd_jax import default_config

@@ -5,8 +5,9 @@
       --mode=sample
 
 The pairs are simplification_diffuseq's; WikiSplit's .tsv do as well.  Revisions
-begin with the source, of which half the examples learn the edit to the target
-(system.args.source_share), the others to undo noise.
+begin with the source: 45 % of the examples learn its edit to the target
+(system.args.source_share of those that null_share leaves), 10 % to write the
+target from nothing, the others to undo noise.
 
 Hardware: one GPU or 8 TPU devices; two networks of 6 layers of width 512, as
 the paper's.  The recipe is ours: DiffusER (arXiv 2210.16886) has no figure for

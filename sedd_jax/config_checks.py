@@ -15,7 +15,7 @@ from ml_collections import config_dict
 
 from sedd_jax import default_config
 from sedd_jax.core import names
-from sedd_jax.default_config import FIELDS, OPEN_GROUPS, RANGES
+from sedd_jax.default_config import FIELDS, OPEN_GROUPS, RANGES, TEXTS
 
 # What the program passes to each class itself, where its signature names it.
 # A network gets all fields of its group; `parent` and `name` are flax's own.
@@ -78,8 +78,9 @@ def parse(path: str, text: str, current: Any = None) -> Any:
       if the open group lacks the field.
 
   Returns:
-    The value.  In an open group a new field is read as JSON or one of Python's
-    True, False and None where that is possible, else as text.
+    The value.  In an open group a new field but those of `TEXTS` is read as
+    JSON or one of Python's True, False and None where that is possible, else as
+    text.
 
   Raises:
     ConfigError: the text is no value of the field's type.
@@ -89,7 +90,7 @@ def parse(path: str, text: str, current: Any = None) -> Any:
   """
   if path in FIELDS:
     current = FIELDS[path].default
-  if isinstance(current, str):
+  if isinstance(current, str) or path in TEXTS:
     return text
   if isinstance(current, bool):
     if text.lower() in ('true', 'false'):

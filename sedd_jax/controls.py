@@ -288,7 +288,8 @@ def _read(folder: str, run: runs.Run) -> runs.Run:
     if system.frozen is None or system.log_label is None:
       raise ValueError(
         f'system {found.config.system.name!r} says nothing of labels: a '
-        'control needs a run of system classifier or token_classifier'
+        'control needs a run of system classifier, span_classifier or '
+        'token_classifier'
       )
     if not judges.same_ids(found.tokenizer, run.tokenizer):
       raise ValueError(

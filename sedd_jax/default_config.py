@@ -50,6 +50,11 @@ OPEN_GROUPS = {
   'task': 'Options of the further modes of a system.',
 }
 
+# Of their fields those that are text, also where it looks like a number.
+TEXTS = tuple(
+  f'task.{name}' for name in ('text', 'path', 'output', 'references', 'layout')
+)
+
 FIELDS: dict[str, Field] = {
   'seed': Field(
     0, 'Seed of parameters, data order, noise and samples.', 'in [0, 2**32)'

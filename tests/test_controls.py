@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
@@ -313,12 +314,23 @@ def test_a_classifier_of_another_generator(folder, generator, tmp_path):
   )
   with pytest.raises(ValueError, match='its embedding is not that of the run'):
     controls.Controls(other, str(folder / 'classifier'))
+  changed = generator.config.copy_and_resolve_references()
+  changed.schedule.num_steps = 7
+  other = runs.dataclasses.replace(
+    generator,
+    experiment=types.SimpleNamespace(
+      config=changed, tokenizer=generator.tokenizer
+    ),
+  )
+  noises = r'of the generator is gaussian \(7 steps\).*classifier .*\(6 steps'
+  with pytest.raises(ValueError, match=f'sampling.classifier.*{noises}'):
+    controls.Controls(other, str(folder / 'classifier'))
   path = folder / 'meanings.csv'
   for changes, told in (
     ({'schedule__num_steps': 7}, r'gaussian \(6 steps\).*gaussian \(7 steps\)'),
     ({'model__args__embedding_size': 6}, r'\(30, 4\).*classifier \(30, 6\)'),
     ({'data__tokenizer': 'bytes'}, 'data.tokenizer must be the same'),
-    ({'init_from': folder / 'judge'}, 'its noise is log_linear'),
+    ({'init_from': folder / 'judge'}, 'of the generator is log_linear'),
     ({'init_from': folder / 'gone'}, 'no run in'),
   ):
     fields = {'init_from': folder / 'generator', **changes}

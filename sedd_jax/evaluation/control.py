@@ -281,25 +281,29 @@ def table(name: str, result: Mapping[str, Any]) -> str:
   def line(cells: Sequence[str]) -> str:
     return f'| {" | ".join(cells)} |'
 
-  def row(kind: str, which: str, found: Mapping[str, Any]) -> str:
+  def row(
+    kind: str, count: object, which: str, found: Mapping[str, Any]
+  ) -> str:
     values = [
       '' if found.get(figure) is None else text.format(found[figure])
       for figure, text in _COLUMNS.values()
     ]
-    return line([kind, which, *values])
+    return line([kind, str(count), which, *values])
 
-  lines = [line(['control', '', *_COLUMNS]), line(['---'] * 7)]
+  columns = ['control', 'targets', '', *_COLUMNS]
+  lines = [line(columns), line(['---'] * len(columns))]
   for one in result['controls']:
-    lines.append(row(one['kind'], 'controlled', one['controlled']))
-    lines.append(row(one['kind'], 'without', one['unguided']))
-  lines.append(row('', 'text of the data', result['data']))
+    count = one['num_targets']
+    lines.append(row(one['kind'], count, 'controlled', one['controlled']))
+    lines.append(row(one['kind'], count, 'without', one['unguided']))
+  lines.append(row('', '', 'text of the data', result['data']))
   told = f'fluency under {result["judge"]}' if result['judge'] else 'no judge'
   lines.append(
-    f'\n{name}: {result["controls"][0]["num_targets"]} targets of the '
-    f'{result["split"]} split, {result["samples_per_target"]} samples each, '
-    f'{result["method"]} in {result["steps"]} steps; {told}. Success: the '
-    'words of the value stand in the text; the length is off by at most '
-    f'{TOLERANCE}; pos: the share of words with their tags; span: the phrase '
-    'is found; parse: F1 of phrases.'
+    f'\n{name}: targets of the {result["split"]} split, '
+    f'{result["samples_per_target"]} samples each, {result["method"]} in '
+    f'{result["steps"]} steps; {told}. Success: the words of the value stand '
+    f'in the text; the length is off by at most {TOLERANCE}; pos: the '
+    'share of words with their tags; span: the phrase is found; parse: F1 of '
+    'phrases.'
   )
   return '\n'.join(lines) + '\n'

@@ -152,16 +152,17 @@ def taker(
     schedule = _schedule_of(other)
     if schedule is None or Gaussian.of(schedule) != process:
       raise ValueError(
-        f'its noise is {_told(other.schedule)}, and that of the classifier '
-        f'{_told(config.schedule)}: schedule must be the same'
+        f'the noise of the generator is {_told(other.schedule)}, and that of '
+        f'the classifier {_told(config.schedule)}: schedule must be the same'
       )
     table = params.get('embedding')
     if np.ndim(table) != 2:
       raise ValueError(f'system {other.system.name!r} has no embeddings')
     if np.shape(table) != shape:
       raise ValueError(
-        f'its embeddings are {np.shape(table)} [vocabulary, width], and those '
-        f'of the classifier {shape} (model.args.embedding_size)'
+        f'the embeddings of the generator are {np.shape(table)} [vocabulary, '
+        f'width], and those of the classifier {shape} '
+        '(model.args.embedding_size)'
       )
     return {'embedding': np.asarray(table, np.float32)}
 

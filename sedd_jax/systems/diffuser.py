@@ -71,7 +71,7 @@ def make(
     distractors: random tokens, which come in by noise: 'uniform' over the
       vocabulary, or as often as in the 'corpus', the train split.
     null_share: of the examples begin with nothing, and put all of x_0 in.
-    source_share: of the examples that have a source begin with it.
+    source_share: of the other examples that have a source begin with it.
     source_length: tokens of a source; 0: there is none.
     capacity: tokens that a state may have; 0: half as many again as
       data.seq_len.

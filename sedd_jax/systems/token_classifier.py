@@ -95,8 +95,9 @@ def make(config: Any, data_info: Any) -> base.System:
     own, _ = _noise(other, data_info.vocab_size)
     if own != process:
       raise ValueError(
-        f'its noise is process.name {other.process.name!r}, and that of the '
-        f'classifier {config.process.name!r}: process must be the same'
+        'the noise of the run that it guides is process.name '
+        f'{other.process.name!r}, and that of the classifier '
+        f'{config.process.name!r}: process must be the same'
       )
     return {}
 

@@ -131,6 +131,7 @@ def linear(x, step):
   'method, eta, variance, steps',
   [
     ('ancestral', 0.0, 'small', 20),
+    ('ancestral', 0.0, 'small', 5),
     ('ancestral', 0.0, 'large', 5),
     ('ddim', 0.0, 'small', 7),
     ('ddim', 0.6, 'small', 20),

@@ -158,7 +158,7 @@ def test_generators_that_do_not_fit(made, changes, told):
 
 def test_a_generator_of_tokens(made):
   system, config = made[0], small.config_of()
-  with pytest.raises(ValueError, match=r'its noise is log_linear'):
+  with pytest.raises(ValueError, match=r'noise of the generator is log_linear'):
     system.frozen(config, {})
   config.schedule.update({'name': 'gaussian', 'num_steps': 6})
   with pytest.raises(ValueError, match="system 'sedd' has no embeddings"):
