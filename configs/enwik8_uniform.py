@@ -4,7 +4,7 @@
 
 Hardware: 8 GPUs of 80 GB.  Published: no score-entropy or masked-diffusion
 figure exists; for orientation, bits per byte: autoregressive 1.06, multinomial
-diffusion 1.75 (arXiv 2102.05379, table 3).
+diffusion 1.75 (arXiv 2102.05379).
 """
 
 from sedd_jax import default_config

@@ -180,8 +180,9 @@ FIELDS: dict[str, Field] = {
   ),
   'data.tokenizer': Field(
     'gpt2',
-    'text8 (a to z and space), bytes, gpt2, or the path of a tokenizer.json or '
-    "of a folder with BERT's vocab.txt.",
+    'text8 (a to z and space), bytes, gpt2, owner/name of the hub, or the path '
+    "of a tokenizer.json or of a folder with one, GPT-2's encoder.json and "
+    "vocab.bpe, BERT's vocab.txt, or words.txt (prepare train-words).",
   ),
   'data.validation_fraction': Field(
     0.05,

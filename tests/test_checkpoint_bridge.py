@@ -160,6 +160,20 @@ def test_the_weights_of_another_system(
   assert told in capsys.readouterr().err
 
 
+def test_bare_weights_of_sedd_are_no_masked_diffusion(
+  tiny_text, tmp_path, capsys
+):
+  golden = golden_numbers.load('sedd_model_absorb')
+  tensors = {k[3:]: golden[k] for k in golden if k.startswith('sd/')}
+  file = tmp_path / 'bare.safetensors'
+  tensor_files.write_safetensors(file, tensors)
+  fields = {f'model.{k}': v for k, v in SIZES['sedd'].items()}
+  argv = flags_of('mdlm', tiny_text, file, **fields)
+  with pytest.raises(SystemExit):
+    main.main([*argv, f'--workdir={tmp_path / "run"}', '--mode=sample'])
+  assert 'bare.safetensors is SEDD, whose network' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   ('options', 'told'),
   [

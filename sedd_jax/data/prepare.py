@@ -159,7 +159,8 @@ def argument_parser() -> argparse.ArgumentParser:
   )
   parser.add_argument('--output', help='folder; default: data_cache/<source>')
   parser.add_argument(
-    '--tokenizer', help='text8, bytes, gpt2 or the path of a tokenizer.json'
+    '--tokenizer',
+    help='text8, bytes, gpt2, or others as data.tokenizer of a config',
   )
   parser.add_argument(
     '--validation-fraction',

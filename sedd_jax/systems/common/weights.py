@@ -180,10 +180,11 @@ def _load_masked(
   path: str | os.PathLike, *, network: DiffusionTransformer
 ) -> Any:
   params, sizes = pretrained.load_sedd(path)
-  if sizes['process'] is not None and sizes['layout'] == 'sedd':
+  if sizes['layout'] == 'sedd':
+    graph = f' with graph {sizes["process"]}' if sizes['process'] else ''
     raise ValueError(
-      f'{path} is SEDD with graph {sizes["process"]}, whose network is told '
-      'the noise: use system.name=sedd'
+      f'{path} is SEDD{graph}, whose network is told the noise: use '
+      'system.name=sedd'
     )
   _require(path, sizes, {name: getattr(network, name) for name in _SIZES})
   return params
