@@ -169,7 +169,7 @@ def plot(
   rows: Sequence[Mapping[str, Any]], data: Mapping[str, float], path: Any
 ) -> None:
   """Distance against seconds and calls, a row of panels for each batch."""
-  from matplotlib import figure
+  from matplotlib import figure, ticker
   from matplotlib.backends import backend_agg
 
   batches = sorted({row['batch'] for row in rows})
@@ -189,7 +189,11 @@ def plot(
           label=method,
         )
       axes.axhline(data['distance'], color='0.6', linestyle=':', label='data')
-      axes.set(xscale='log', xlabel=f'{across}, batch {batch}')
+      axes.set(xscale='log', yscale='log', xlabel=f'{across}, batch {batch}')
+      for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter('{x:g}')
+        axis.set_minor_formatter(ticker.NullFormatter())
     line[0].set_ylabel('distance of pairs')
   panels[0, 0].legend(fontsize='small')
   path.parent.mkdir(parents=True, exist_ok=True)
