@@ -73,6 +73,23 @@ def logits(features: Array, kernel: Array, bias: Array) -> Array:
   return product + bias[None, None]
 
 
+def logits_at(
+  params: Mapping[str, Any], features: Array, places: Array
+) -> Array:
+  """A network's logits at some places of its sequences.
+
+  Args:
+    params: of a network of `MODELS`.
+    features: `[batch, length, hidden_size]`, see `Head.features`.
+    places: `[batch, n]` int32.
+
+  Returns:
+    `[batch, n, num_states]` float32.
+  """
+  there = jnp.take_along_axis(features, places[..., None], axis=1)
+  return logits(there, *kernel_and_bias(params))
+
+
 def kernel_and_bias(params: Mapping[str, Any]) -> tuple[Array, Array]:
   """The head's linear map, for losses that never hold all the logits.
 

@@ -115,6 +115,7 @@ def sample(
   top_p: float = 1.0,
   condition: Tables | None = None,
   return_path: bool = False,
+  logits_at: Callable[[Array, Array, Array], Array] | None = None,
 ) -> Array:
   """Draws sequences by revealing masks, one jit-able scan.
 
@@ -144,6 +145,9 @@ def sample(
       what `top_p` cuts off stands where nothing else satisfies it, and 'margin'
       and 'entropy' are of the tokens' laws under it.
     return_path: return every state, not the last one alone.
+    logits_at: `(x_t, t, places [batch, n]) -> logits [batch, n, ...]`, what
+      logits_fn says there, without the rest, for 'first_hitting' without a
+      condition: it needs those that it reveals alone.
 
   Returns:
     int32 `[batch, length]`, data symbols only; with return_path `[steps + 1,
@@ -185,16 +189,19 @@ def sample(
     def weights_fn(x, step, memory):
       first = first_of(step)
       at = jnp.minimum(first, length - 1)[:, None]
-      logits = logits_fn(x, jnp.take_along_axis(times, at, axis=1)[:, 0])
+      t = jnp.take_along_axis(times, at, axis=1)[:, 0]
       slots = first[:, None] + jnp.arange(most)[None]
       due = slots < first_of(step + 1)[:, None]
       slots = jnp.minimum(slots, length - 1)
       # Where nothing is due, a place that is dropped.
       chosen = jnp.take_along_axis(places, slots, axis=1)
       if condition is not None:
-        return (probs_of(logits), jnp.where(due, chosen, length)), memory
-      there = jnp.take_along_axis(logits, chosen[..., None], axis=1)
-      return (probs_of(there), jnp.where(due, chosen, length)), memory
+        found = logits_fn(x, t)
+      elif logits_at is not None:
+        found = logits_at(x, t, chosen)
+      else:
+        found = jnp.take_along_axis(logits_fn(x, t), chosen[..., None], axis=1)
+      return (probs_of(found), jnp.where(due, chosen, length)), memory
 
     def draw_fn(step_keys, weights, x, step):
       del step

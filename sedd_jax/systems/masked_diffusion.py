@@ -207,7 +207,12 @@ def _continuous(
 
   window = config.data.seq_len
   unmask = unmasked.sampler(
-    denoiser.logits_of, process, schedule, t_min, window
+    denoiser.logits_of,
+    process,
+    schedule,
+    t_min,
+    window,
+    denoiser.features_of if chunk else None,
   )
 
   def check_request(request):

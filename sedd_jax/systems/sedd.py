@@ -246,15 +246,23 @@ def make(
     """At a mask the scores are p(x_0), but for a factor."""
     return functools.partial(applied, params)
 
-  def logits_of(params):
+  def logits_of(params, **how):
     """The same at a time."""
-    logits_fn = logits_fn_of(params)
-    return lambda x_t, t, *label: logits_fn(x_t, schedule.total(t), *label)
+    return lambda x_t, t, label=None: applied(
+      params, x_t, schedule.total(t), label, **how
+    )
 
   window = config.data.seq_len
   unmask = None
   if isinstance(process, Absorbing):
-    unmask = unmasked.sampler(logits_of, process, schedule, t_min, window)
+    unmask = unmasked.sampler(
+      logits_of,
+      process,
+      schedule,
+      t_min,
+      window,
+      functools.partial(logits_of, method='features') if chunk else None,
+    )
 
   def check_request(request):
     if unmask is not None and request.method in unmasked.METHODS:

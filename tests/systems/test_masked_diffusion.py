@@ -8,6 +8,7 @@ import pytest
 import sedd_jax as sj
 from sedd_jax import systems
 from sedd_jax.losses import masked
+from sedd_jax.models import heads
 from sedd_jax.systems.bounds import masked_bound, score_bound
 from tests import enumerated_steps, oracles
 from tests.samplers import test_unmasking
@@ -45,6 +46,50 @@ def test_first_hitting_has_the_law_of_all_orders():
       test_unmasking.law_of(np.asarray(table, float), sizes),
       np.full(8, 1 / 8),
     )
+
+
+@pytest.mark.parametrize('name', ['masked_diffusion', 'sedd'])
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'steps': small.LENGTH},
+    {'steps': 4, 'options': {'top_p': 0.9}},
+    {'steps': 4, 'options': {'prompt_scale': 2.0}},
+  ],
+)
+def test_the_head_reads_what_is_revealed_alone(name, changes, monkeypatch):
+  """And all of it where guidance combines its outputs; the draws are one."""
+  widths = []
+  logits = heads.logits
+
+  def recorded(features, kernel, bias):
+    widths.append(features.shape[1])
+    return logits(features, kernel, bias)
+
+  monkeypatch.setattr(heads, 'logits', recorded)
+  given = np.arange(small.LENGTH) < 2
+  request = systems.Request(
+    length=small.LENGTH,
+    seeds=range(5),
+    method='first_hitting',
+    tokens=np.ones((5, small.LENGTH), np.int32),
+    given=np.tile(given, (5, 1)),
+    **changes,
+  )
+  drawn = {}
+  for chunk in (64, 0):
+    system = system_of(
+      system__name=name,
+      sampling__method='first_hitting',
+      training__loss_chunk=chunk,
+    )
+    params, aux = small.started(system)
+    widths.clear()
+    drawn[chunk] = system.sample(params, aux, request).tokens
+    most = -(-small.LENGTH // changes['steps'])
+    alone = chunk and 'prompt_scale' not in changes.get('options', {})
+    assert set(widths) == {most if alone else small.LENGTH}
+  np.testing.assert_array_equal(drawn[64], drawn[0])
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,16 @@ def _check_label(request: base.Request, count: int) -> None:
     )
 
 
+def combine(guides: Guides, states: Mapping[str, Any]) -> bool:
+  """Whether `applied` gives anything but what the network says once."""
+  labelled = states.get('label') is not None
+  return (
+    bool(states.get('guides'))
+    or guides.prompt_scale != 1
+    or (labelled and guides.label_scale not in (0, 1))
+  )
+
+
 def applied(
   output_fn: Callable[..., Array],
   guides: Guides,

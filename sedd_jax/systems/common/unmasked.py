@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from sedd_jax import noise_schedules, processes
-from sedd_jax.samplers import loop, remasking, unmasking
+from sedd_jax.models import heads
+from sedd_jax.samplers import guidance, loop, remasking, unmasking
 from sedd_jax.systems import base
 from sedd_jax.systems.common import blocks, guides, parts, requests
 
@@ -25,6 +26,7 @@ def sampler(
   schedule: noise_schedules.Continuous,
   t_min: float,
   window: int,
+  features_of: Callable[[Any], Callable] | None = None,
 ) -> Callable[[Any, base.Request], base.Samples]:
   """What draws a request by `samplers.unmasking` or `samplers.remasking`.
 
@@ -36,6 +38,8 @@ def sampler(
     schedule: total noise in time.
     t_min: the earliest time that the network is told.
     window: tokens that the network sees at once, where blocks are asked for.
+    features_of: as logits_of, what the head is applied to; None where the
+      network does not tell it.
 
   Returns:
     `(params, request) -> Samples`; more steps of unmasking than tokens are as
@@ -46,6 +50,19 @@ def sampler(
     return guides.applied(
       logits_of(params), guided, states, process, schedule.total
     )
+
+  def logits_at_of(params, guided, states):
+    """The head at some places alone, where nothing else is asked for."""
+    if features_of is None or guides.combine(guided, states):
+      return None
+    features_fn = guidance.by_label(
+      features_of(params), states.get('label'), guided.label_scale
+    )
+
+    def logits_at(x_t, t, places):
+      return heads.logits_at(params, features_fn(x_t, t), places)
+
+    return logits_at
 
   @functools.partial(
     jax.jit, static_argnames=('steps', 'order', 'sharpening', 'guided', 'path')
@@ -61,6 +78,7 @@ def sampler(
       order=order,
       t_min=t_min,
       return_path=path,
+      logits_at=logits_at_of(params, guided, states),
       **requests.of_loop(states),
       **dict(sharpening),
     )
