@@ -23,7 +23,11 @@ from sedd_jax import (
 from sedd_jax.systems.common import parts
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', ROOT / 'CHANGELOG.md', *(ROOT / 'docs').glob('*.md')]
+PAGES = [
+  ROOT / 'README.md',
+  ROOT / 'CHANGELOG.md',
+  *(ROOT / 'docs').glob('*.md'),
+]
 TINY = [
   '--config=quickstart',
   '--config.model.hidden_size=8',
