@@ -130,7 +130,7 @@ def _check_label(request: base.Request, count: int) -> None:
     )
 
 
-def combine(guides: Guides, states: Mapping[str, Any]) -> bool:
+def asked_for(guides: Guides, states: Mapping[str, Any]) -> bool:
   """Whether `applied` gives anything but what the network says once."""
   labelled = states.get('label') is not None
   return (

@@ -53,7 +53,7 @@ def sampler(
 
   def logits_at_of(params, guided, states):
     """The head at some places alone, where nothing else is asked for."""
-    if features_of is None or guides.combine(guided, states):
+    if features_of is None or guides.asked_for(guided, states):
       return None
     features_fn = guidance.by_label(
       features_of(params), states.get('label'), guided.label_scale
